@@ -1,0 +1,36 @@
+"""Fit one subject's PyMC likelihood to many people by EM-MAP, and hand over to full Bayes."""
+
+from importlib.metadata import version as _version
+
+from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
+from em_ppl.compiled import BatchingWarning, CompiledModel
+from em_ppl.data import from_dataframe, from_subjects
+from em_ppl.em import ConvergenceWarning, fit
+from em_ppl.inference_data import load
+from em_ppl.model import ModelError, SubjectModel, subject_model
+from em_ppl.parameters import Interval, Parameter, Positive, Real, Unit
+from em_ppl.plots import plot_subjects
+from em_ppl.result import Fit, GroupEstimate
+
+__version__ = _version("em-ppl")
+
+__all__ = [
+    "BatchingWarning",
+    "CompiledModel",
+    "ConvergenceWarning",
+    "Fit",
+    "GroupEstimate",
+    "Interval",
+    "ModelError",
+    "Parameter",
+    "Positive",
+    "Real",
+    "SubjectModel",
+    "Unit",
+    "fit",
+    "from_dataframe",
+    "from_subjects",
+    "load",
+    "plot_subjects",
+    "subject_model",
+]

@@ -1,0 +1,80 @@
+"""What a fit has to say about itself: what went wrong, for whom, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from em_ppl.data import label_text
+
+if TYPE_CHECKING:
+    from em_ppl.result import Fit
+
+UNRESOLVED = 1e-3  # share of the group's variance that trials resolve: below it they say nothing
+COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that is small, not what the trials say
+
+
+def advise(fit: Fit) -> tuple[str, ...]:
+    """Collect all that a careful reader should know."""
+    return tuple([*_about_em(fit), *_about_subjects(fit), *_about_group(fit)])
+
+
+def _about_em(fit: Fit) -> Iterator[str]:
+    change, tol = float(fit.history["change"][-1]), fit.settings["tol"]
+    if fit.settings["status"] == "interrupted":
+        yield f"EM was interrupted after {fit.iterations} iterations; the last change was {change:.1e} (tol {tol:.0e})."
+    elif fit.settings["status"] != "converged":
+        yield (
+            f"EM did not converge in {fit.iterations} iterations: the last change was {change:.1e}, tol is {tol:.0e}. "
+            "Look at fit.history: if it still falls, raise max_iter; if not, a parameter may not be identified."
+        )
+
+
+def _about_subjects(fit: Fit) -> Iterator[str]:
+    table = fit.subjects
+    lost, repaired, shortened = ~table["converged"], table["repaired"], table["shortened"]
+    if lost.any():
+        yield (
+            f"no mode was found for {_who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
+            "there. Their numbers are where the search stopped; look at their data, or leave them out."
+        )
+    if repaired.any():
+        yield (
+            f"the log-posterior of {_who(table, repaired)} does not curve down in every direction at the mode; along "
+            "the others the group's own variance was taken. Their variances and evidence are rough."
+        )
+    if shortened.any():
+        yield (
+            f"the posterior of {_who(table, shortened)} is so skewed that the correction from mode to mean was cut at "
+            "one posterior SD: the Laplace approximation is poor there."
+        )
+
+
+def _about_group(fit: Fit) -> Iterator[str]:
+    """Name directions of the group in which the trials resolve nothing, and say which of two reasons it has."""
+    names = np.array(list(fit.parameters))
+    inverse = np.linalg.inv(np.linalg.cholesky(fit.group.covariance.values))
+    left = inverse @ fit.subjects["laplace_covariance"].values.mean(0) @ inverse.T
+    collapsed = fit.group.sd.values / np.asarray(fit.settings["starting_sd"]) < COLLAPSED
+    values, vectors = np.linalg.eigh(np.eye(len(names)) - left)
+    for share, direction in zip(values, vectors.T, strict=True):
+        if share >= UNRESOLVED:
+            continue
+        involved = np.abs(direction) > 0.3
+        who = ", ".join(map(repr, names[involved]))
+        if collapsed[involved].all():
+            yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
+        else:
+            yield (
+                f"the data say nothing about {'' if involved.sum() == 1 else 'some combination of '}{who}: it is not "
+                "identified, and its group values are where the search began. Fix it, or change the model."
+            )
+
+
+def _who(table: xr.Dataset, mask: xr.DataArray) -> str:
+    labels = [label_text(label) for label in table["subject"].values[mask.values]]
+    shown = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    return f"subject{'s' if len(labels) > 1 else ''} {shown}"

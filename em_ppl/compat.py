@@ -1,0 +1,56 @@
+"""The one place that knows that ArviZ 0.23 (Python 3.11) and ArviZ 1 (Python 3.12 and later) differ."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+with warnings.catch_warnings():
+    # ArviZ 0.23 announces ArviZ 1 at every import
+    warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+    import arviz as az
+
+IS_TREE = int(az.__version__.split(".")[0]) >= 1
+"""Whether InferenceData is `xarray.DataTree` (ArviZ 1) or `arviz.InferenceData` (ArviZ 0.23)."""
+
+
+def make_inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
+    """Put named Datasets into the container of the ArviZ at hand."""
+    if IS_TREE:
+        tree = xr.DataTree.from_dict(dict(groups))
+        tree.attrs.update(attrs)
+        return tree
+    return az.InferenceData(attrs=dict(attrs), warn_on_custom_groups=False, **groups)
+
+
+def read_group(idata: Any, name: str) -> xr.Dataset | None:
+    """Return one group as a Dataset, None if there is none."""
+    group = idata.children.get(name) if IS_TREE else getattr(idata, name, None)
+    return None if group is None else getattr(group, "dataset", group)
+
+
+def write_netcdf(idata: Any, path: str | os.PathLike[str]) -> Path:
+    """Write all or nothing: an interrupted save leaves an earlier file as it was."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        idata.to_netcdf(name, engine="h5netcdf")
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return target
+
+
+def read_netcdf(path: str | os.PathLike[str]) -> Any:
+    """Read a whole file into memory, and close it."""
+    if IS_TREE:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    return az.InferenceData.from_netcdf(str(path), engine="h5netcdf")

@@ -1,0 +1,386 @@
+"""Data of many people: a long DataFrame, a list or a mapping of subjects -> one padded `xarray.Dataset`.
+
+The Dataset has dims ``subject`` and ``trial`` (further dims allowed) and a coordinate ``n_trials`` that says how
+many trials of each subject are real; what lies beyond is padding, and counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["from_dataframe", "from_subjects"]
+
+Array = NDArray[Any]
+
+
+def from_dataframe(
+    frame: pd.DataFrame,
+    subject: str,
+    *,
+    trial: str | None = None,
+    stack: Mapping[str, Sequence[str]] | None = None,
+) -> xr.Dataset:
+    """Turn a long table, one row a trial, into a Dataset with dims (subject, trial).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row per trial. Rows of different subjects may be interleaved; the index is not used.
+    subject : str
+        Column that says whose trial it is. Subjects keep the order in which they first appear.
+    trial : str, optional
+        Column that orders a subject's trials. Left out, rows are in order already.
+    stack : mapping of str to sequence of str, optional
+        New variables made of several columns side by side, with one more dimension:
+        ``stack={"payoff": ["payoff_left", "payoff_right"]}`` gives ``payoff`` (subject, trial, payoff_column).
+
+    Returns
+    -------
+    Dataset
+        Every other column as a variable (subject, trial), and ``n_trials`` (subject). Integers stay integers,
+        bools become 0 and 1; a missing value is NaN.
+
+    Raises
+    ------
+    TypeError
+        If `frame` is not a DataFrame.
+    ValueError
+        If there are no rows, a column is absent or occurs twice, a subject is missing, or the trial order is
+        missing or repeated within a subject.
+
+    Examples
+    --------
+    >>> import em_ppl as em, pandas as pd
+    >>> trials = pd.DataFrame({"who": ["ann", "ann", "bo"], "choice": [0, 1, 1]})
+    >>> data = em.from_dataframe(trials, subject="who")
+    >>> data.n_trials.values
+    array([2, 1])
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"from_dataframe needs a pandas DataFrame, not {type(frame).__name__}.")
+    stack = dict(stack or {})
+    stacked = [column for columns in stack.values() for column in columns]
+    _check_columns(frame, [subject, *([trial] if trial else []), *stacked])
+    _refuse_missing(frame, subject, "Every row needs a subject.")
+    if trial is not None:
+        frame = _in_order(frame, subject, trial)
+
+    codes, labels = pd.factorize(frame[subject], sort=False)
+    plain = [column for column in frame.columns if column not in {subject, *stacked}]
+    columns = {str(name): _as_array(frame[name]) for name in plain}
+    for name, parts in stack.items():
+        if name in columns:
+            raise ValueError(f"stack makes a variable {name!r}, but there is a column of that name already.")
+        columns[name] = np.column_stack([_as_array(frame[part]) for part in parts])
+
+    rows = np.argsort(codes, kind="stable")
+    edges = np.searchsorted(codes[rows], np.arange(len(labels) + 1))
+    people = [{name: values[rows[a:b]] for name, values in columns.items()} for a, b in pairwise(edges)]
+    data = _assemble(list(labels), people)
+    for name, parts in stack.items():
+        data = data.rename({f"{name}_dim_0": f"{name}_column"}).assign_coords({f"{name}_column": list(parts)})
+    return data
+
+
+def from_subjects(
+    people: Mapping[Hashable, Any] | Iterable[Any],
+    *,
+    columns: Sequence[str] | None = None,
+    subjects: Sequence[Hashable] | None = None,
+) -> xr.Dataset:
+    """Turn one entry per subject, pyEM's form among them, into a Dataset with dims (subject, trial).
+
+    Parameters
+    ----------
+    people : mapping or iterable
+        One entry a subject: a DataFrame, a mapping of column to array, or (as pyEM has it) a sequence of
+        arrays, named by `columns`. Arrays are (trial, ...); a single number belongs to the subject as a whole.
+        A mapping's keys are the subjects' labels.
+    columns : sequence of str, optional
+        Names of the arrays, needed where an entry is a bare sequence of arrays.
+    subjects : sequence, optional
+        Labels of the subjects; 0, 1, 2, ... if left out.
+
+    Returns
+    -------
+    Dataset
+        As from `from_dataframe`; an array (trial, a) becomes a variable (subject, trial, name_dim_0).
+
+    Raises
+    ------
+    ValueError
+        If there are no subjects, labels repeat, a subject has no trials, lacks a column, or has columns of
+        different lengths, or subjects' arrays differ in their further dimensions.
+
+    Examples
+    --------
+    >>> import em_ppl as em
+    >>> pyem_data = [[[0, 1, 1], [1.0, 0.0, 1.0]], [[1, 0], [0.0, 0.0]]]
+    >>> em.from_subjects(pyem_data, columns=["choice", "reward"]).sizes["trial"]
+    3
+    """
+    if isinstance(people, Mapping):
+        subjects, people = (list(people) if subjects is None else subjects), people.values()
+    entries = list(people)
+    labels = list(range(len(entries))) if subjects is None else list(subjects)
+    if len(labels) != len(entries):
+        raise ValueError(f"{len(labels)} subject labels for {len(entries)} subjects.")
+    named = [_named_columns(entry, columns, label) for entry, label in zip(entries, labels, strict=True)]
+    return _assemble(labels, named)
+
+
+def _check_columns(frame: pd.DataFrame, needed: Iterable[str]) -> None:
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise ValueError(f"column {repeated[0]!r} occurs twice: rename or drop one.")
+    for column in needed:
+        if column not in frame.columns:
+            raise ValueError(f"no column {column!r} in the table; it has {', '.join(map(str, frame.columns))}.")
+    if frame.empty:
+        raise ValueError("the table has no rows: there is no one to fit.")
+
+
+def _refuse_missing(frame: pd.DataFrame, column: str, advice: str) -> None:
+    missing = np.flatnonzero(frame[column].isna())
+    if len(missing):
+        raise ValueError(f"column {column!r} is missing in row {missing[0]} ({len(missing)} in all). {advice}")
+
+
+def _in_order(frame: pd.DataFrame, subject: str, trial: str) -> pd.DataFrame:
+    _refuse_missing(frame, trial, "Every row needs its place in the order of trials.")
+    twice = frame[frame.duplicated([subject, trial])]
+    if len(twice):
+        first = f"trial {label_text(twice[trial].iloc[0])} of subject {label_text(twice[subject].iloc[0])}"
+        raise ValueError(
+            f"{first} occurs more than once in column {trial!r} ({len(twice)} such rows): "
+            "several sessions need a column that counts on."
+        )
+    return frame.sort_values(trial, kind="stable")
+
+
+def _as_array(column: pd.Series | ArrayLike) -> Array:
+    """Numbers as int64 or float64 (missing: NaN), all else as objects."""
+    series = pd.Series(column).infer_objects() if np.ndim(column) == 1 else None  # type: ignore[arg-type]
+    if series is None:
+        values = np.asarray(column)
+    elif not pd.api.types.is_numeric_dtype(series.dtype):
+        return series.to_numpy(dtype=object)
+    elif series.hasnans:
+        values = series.to_numpy(dtype=float, na_value=np.nan)
+    else:
+        values = series.to_numpy()
+    if values.dtype.kind in "biu":
+        return values.astype(np.int64)
+    return values.astype(np.float64) if values.dtype.kind == "f" else values.astype(object)
+
+
+def _named_columns(entry: Any, columns: Sequence[str] | None, label: Hashable) -> dict[str, Array]:
+    if isinstance(entry, pd.DataFrame):
+        entry = {str(name): entry[name] for name in entry.columns}
+    if not isinstance(entry, Mapping):
+        if columns is None:
+            raise ValueError(
+                f"subject {label!r} is a bare {type(entry).__name__}: name its arrays, as in "
+                'columns=["choice", "reward"].'
+            )
+        if len(entry) != len(columns):
+            raise ValueError(f"subject {label!r} has {len(entry)} arrays, but there are {len(columns)} columns.")
+        entry = dict(zip(columns, entry, strict=True))
+    return {str(name): _as_array(values) for name, values in entry.items()}
+
+
+def _assemble(labels: list[Any], people: list[dict[str, Array]]) -> xr.Dataset:
+    """Pad every column to the longest subject, and stack subjects."""
+    if not people:
+        raise ValueError("there are no subjects.")
+    if len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise ValueError(f"subject {twice!r} occurs twice: labels must be unique.")
+    lengths = np.array([_n_trials(p, label) for p, label in zip(people, labels, strict=True)])
+    names = list(people[0])
+    for label, person in zip(labels, people, strict=True):
+        if set(person) != set(names):
+            odd = sorted(set(person) ^ set(names))
+            raise ValueError(f"subject {label!r} and subject {labels[0]!r} do not have the same columns: {odd}.")
+    variables = {name: _pad(name, [p[name] for p in people], labels, int(lengths.max())) for name in names}
+    coords = {"subject": label_array(labels), "trial": np.arange(lengths.max()), "n_trials": ("subject", lengths)}
+    return xr.Dataset(variables, coords=coords)
+
+
+def _n_trials(person: Mapping[str, Array], label: Hashable) -> int:
+    lengths = {name: len(values) for name, values in person.items() if values.ndim}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"subject {label!r} has columns of different lengths: {lengths}.")
+    n = next(iter(lengths.values()), 0)
+    if n == 0:
+        raise ValueError(f"subject {label!r} has no trials: leave it out, or give its trials missing responses.")
+    return n
+
+
+def _pad(name: str, arrays: list[Array], labels: list[Any], n_trials: int) -> tuple[tuple[str, ...], Array]:
+    shapes = [a.shape[1:] if a.ndim else None for a in arrays]
+    for label, shape in zip(labels, shapes, strict=True):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"{name!r} of subject {label!r} has shape {shape} a trial, that of {labels[0]!r} {shapes[0]}: "
+                "further dimensions must agree."
+            )
+    dtype = np.result_type(*arrays)
+    if shapes[0] is None:
+        return ("subject",), np.array(arrays, dtype=dtype)
+    fill = {"i": 0, "f": np.nan}.get(dtype.kind)
+    padded = np.full((len(arrays), n_trials, *shapes[0]), fill, dtype=dtype)
+    for row, values in zip(padded, arrays, strict=True):
+        row[: len(values)] = values
+    return ("subject", "trial", *(f"{name}_dim_{i}" for i in range(len(shapes[0])))), padded
+
+
+def label_array(labels: Sequence[Any]) -> Array:
+    """Labels of any hashable type as a one-dimensional array; tuples stay tuples."""
+    plain = all(isinstance(label, str) for label in labels) or all(
+        isinstance(label, int | float | np.number) and not isinstance(label, bool) for label in labels
+    )
+    if plain:
+        return np.asarray(labels)
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    return array
+
+
+# --- what a model reads of a Dataset -----------------------------------------------------------------------------
+
+
+def check_dataset(data: xr.Dataset) -> xr.Dataset:
+    """Check a ready Dataset, and put its dims in order: subject, trial, others."""
+    if not isinstance(data, xr.Dataset):
+        raise TypeError(
+            f"data is a {type(data).__name__}, not an xarray.Dataset: "
+            "make one by em.from_dataframe or em.from_subjects."
+        )
+    if "subject" not in data.dims:
+        raise ValueError(f"data has dims {', '.join(map(str, data.dims))}, but no dim 'subject'.")
+    if data.sizes["subject"] == 0:
+        raise ValueError("there are no subjects.")
+    if "subject" not in data.coords:
+        data = data.assign_coords(subject=np.arange(data.sizes["subject"]))
+    if "n_trials" in data.data_vars:
+        data = data.set_coords("n_trials")
+    index = data.indexes["subject"]
+    if not index.is_unique:
+        raise ValueError(f"subject {index[index.duplicated()][0]!r} occurs twice: labels must be unique.")
+    n_trials = trial_counts(data)
+    for label, n in zip(data["subject"].values, n_trials, strict=True):
+        if not 0 < n <= data.sizes.get("trial", 1):
+            raise ValueError(f"subject {label!r} has n_trials={n}: it must lie in 1 ... {data.sizes.get('trial', 1)}.")
+    for name, variable in data.data_vars.items():
+        if "trial" in variable.dims and "subject" not in variable.dims:
+            raise ValueError(f"column {name!r} has a dim 'trial' but no dim 'subject': broadcast it over subjects.")
+    return data.transpose("subject", "trial", ..., missing_dims="ignore")
+
+
+def trial_counts(data: xr.Dataset) -> NDArray[np.int64]:
+    """Return each subject's number of trials, (subject,)."""
+    if "n_trials" in data:
+        return np.asarray(data["n_trials"].values, dtype=np.int64)
+    return np.full(data.sizes["subject"], data.sizes.get("trial", 1), dtype=np.int64)
+
+
+def real_trials(data: xr.Dataset) -> NDArray[np.bool_]:
+    """Return which trials are no padding, (subject, trial)."""
+    return np.arange(data.sizes.get("trial", 1)) < trial_counts(data)[:, None]
+
+
+def read_column(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_]]:
+    """Read one column for a model: no NaN left in it, and where a value is present.
+
+    Padding and missing values take the value of a present one, so that a likelihood is never asked about a value
+    that cannot occur. `em_ppl.compiled` checks that it does not matter which.
+
+    Parameters
+    ----------
+    data : Dataset
+        Checked by `check_dataset`.
+    name : str
+        A data variable.
+
+    Returns
+    -------
+    values : ndarray
+        (subject, trial, ...), (subject, ...) or, shared by all, (...); int64 or float64.
+    present : ndarray
+        (subject, trial) or (subject,) or (), False where the value is missing or padding.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent, is no number, or has no value at all.
+    """
+    if name not in data:
+        known = ", ".join(str(v) for v in data.data_vars)
+        raise ValueError(f"the model reads a column {name!r} that the data do not have; they have {known}.")
+    variable = data[name]
+    values = np.asarray(variable.values)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"column {name!r} holds {values.dtype} values, not numbers: code it as integers first.")
+    values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    real = _real_cells(data, variable)
+    present = real & ~np.isnan(values).any(axis=tuple(range(real.ndim, values.ndim)))
+    if not present.any():
+        raise ValueError(f"column {name!r} has no value at all: there is nothing to fit.")
+    return _fill(values, real, present), present
+
+
+def refuse_missing(data: xr.Dataset, name: str) -> None:
+    """Raise if a column that must be complete has a missing or infinite value."""
+    variable = data[name]
+    real = _real_cells(data, variable)
+    bad = ~np.isfinite(variable.values) & _widen(real, variable.ndim)
+    if not bad.any():
+        return
+    place = zip(variable.dims, np.argwhere(bad)[0], strict=True)
+    where = ", ".join(f"{dim} {label_text(data[dim].values[i]) if dim in data.coords else i}" for dim, i in place)
+    raise ValueError(
+        f"column {name!r} is missing or infinite at {where or 'its only value'} ({int(bad.sum())} in all). "
+        "Only a column that the likelihood observes may have missing values: fill it in, or leave the trial out. "
+        "(In a Dataset of your own, a coordinate n_trials per subject marks where padding begins.)"
+    )
+
+
+def _real_cells(data: xr.Dataset, variable: xr.DataArray) -> NDArray[np.bool_]:
+    """Return which cells are no padding: (subject, trial), (subject,) or ()."""
+    if "trial" in variable.dims and "subject" in variable.dims:
+        return real_trials(data)
+    return np.ones(data.sizes["subject"] if "subject" in variable.dims else (), dtype=bool)
+
+
+def _fill(values: Array, real: NDArray[np.bool_], present: NDArray[np.bool_]) -> Array:
+    """Replace padding and missing responses by the subject's first present one (or, failing that, anyone's)."""
+    if present.all():
+        return values
+    known = values[present]
+    stand_in = known[0]
+    if present.ndim == 2:
+        has_any = present.any(1)
+        first = values[np.arange(len(values)), present.argmax(1)]
+        stand_in = np.where(_widen(has_any, first.ndim), first, known[0])[:, None]
+    filled = np.where(_widen(present, values.ndim), values, stand_in)
+    # an integer column with missing values reaches us as floats
+    was_integer = bool((real & ~present).any()) and bool((known % 1 == 0).all())
+    return filled.astype(np.int64) if was_integer else filled
+
+
+def _widen(mask: NDArray[np.bool_], ndim: int) -> NDArray[np.bool_]:
+    """Append dimensions of length 1."""
+    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def label_text(label: Any) -> str:
+    """Write a label as a person would write it (numpy scalars unwrapped)."""
+    return repr(label.item() if isinstance(label, np.generic) else label)

@@ -1,0 +1,184 @@
+"""The group: a Normal in Gaussian space, its M-step, and how well the subjects determine it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from em_ppl.modes import Posteriors
+
+FloatArray = NDArray[np.float64]
+Structure = Literal["diagonal", "full"]
+
+SMALLEST_SD = 1e-6  # relative to the starting spread: below it the group has no spread that data could show
+
+
+@dataclass(frozen=True)
+class Group:
+    """A Normal over subjects' parameters, Gaussian space.
+
+    Attributes
+    ----------
+    mean : ndarray
+        (parameter,)
+    covariance : ndarray
+        (parameter, parameter)
+    structure : {"diagonal", "full"}
+        Whether parameters may covary.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    structure: Structure
+
+    @cached_property
+    def cholesky(self) -> FloatArray:
+        """L with L L' = covariance."""
+        return np.linalg.cholesky(self.covariance)
+
+    @cached_property
+    def precision(self) -> FloatArray:
+        """Inverse covariance, exactly symmetric."""
+        inverse = np.linalg.inv(self.cholesky)
+        return np.asarray(inverse.T @ inverse)
+
+    @property
+    def sd(self) -> FloatArray:
+        """Standard deviations, (parameter,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+    def log_density(self, x: FloatArray) -> FloatArray:
+        """Log density of each row of x, with constants."""
+        z = self.standardise(x)
+        log_determinant = 2 * np.log(np.diag(self.cholesky)).sum()
+        return np.asarray(-0.5 * ((z**2).sum(1) + log_determinant + len(self.mean) * np.log(2 * np.pi)))
+
+    def standardise(self, x: FloatArray) -> FloatArray:
+        """Carry x to the space in which the group is standard Normal, row by row."""
+        return np.asarray((x - self.mean) @ np.linalg.inv(self.cholesky).T)
+
+    def unstandardise(self, z: FloatArray) -> FloatArray:
+        """Undo `standardise`."""
+        return self.mean + z @ self.cholesky.T
+
+    # EM is a fixed-point map on vectors: means, log Cholesky diagonal, and what stands below it
+
+    def to_vector(self, unit: FloatArray) -> FloatArray:
+        """Free numbers of the group: means and log SDs in `unit`, then (full) the Cholesky factor's lower part."""
+        factor = self.cholesky
+        diagonal = np.diag(factor)
+        parts = [self.mean / unit, np.log(diagonal / unit)]
+        if self.structure == "full":
+            parts.append((factor / diagonal[:, None])[self._below])
+        return np.concatenate(parts)
+
+    def from_vector(self, vector: FloatArray, unit: FloatArray) -> Group:
+        """Make the group of the same structure that `to_vector` described."""
+        p = len(self.mean)
+        factor = np.eye(p)
+        if self.structure == "full":
+            factor[self._below] = vector[2 * p :]
+        factor *= (np.exp(vector[p : 2 * p]) * unit)[:, None]
+        return Group(vector[:p] * unit, factor @ factor.T, self.structure)
+
+    @property
+    def _below(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return np.tril_indices(len(self.mean), -1)
+
+    def distance(self, other: Group) -> float:
+        """Largest difference in any free number, means in units of this group's SD."""
+        return float(np.abs(self.to_vector(self.sd) - other.to_vector(self.sd)).max())
+
+    def maximise(self, subjects: Posteriors, smallest_sd: FloatArray) -> Group:
+        r"""M-step: the group that is most probable given every subject's posterior.
+
+        With modes m, Laplace covariances V and shifts w from mode to mean (0 for the classic estimator),
+        mu = mean(m - w) and S = mean[V + r r' - w r' - r w'], r = m - mu (DESIGN.md, section 6).
+        Variances divide by the number of subjects, as in Huys et al. (2011).
+        """
+        w = subjects.shift
+        mean = (subjects.mode - w).mean(0)
+        r = subjects.mode - mean
+        cross = np.einsum("ni,nj->ij", w, r)
+        covariance = (subjects.covariance.sum(0) + np.einsum("ni,nj->ij", r, r) - cross - cross.T) / len(r)
+        if self.structure == "diagonal":
+            covariance = np.diag(np.diag(covariance))
+        return Group(mean, _no_thinner(covariance, smallest_sd), self.structure)
+
+
+def _no_thinner(covariance: FloatArray, smallest_sd: FloatArray) -> FloatArray:
+    """Keep a covariance positive definite where the data leave no variance between subjects."""
+    values, vectors = np.linalg.eigh(covariance / np.outer(smallest_sd, smallest_sd))
+    if values[0] >= 1:
+        return covariance
+    scaled = vectors * np.sqrt(np.maximum(values, 1))
+    return scaled @ scaled.T * np.outer(smallest_sd, smallest_sd)
+
+
+@dataclass(frozen=True)
+class GroupUncertainty:
+    """Normal approximation to the group's parameters: the means, log SDs and (full) correlation part.
+
+    Attributes
+    ----------
+    vector : ndarray
+        The estimate, as `Group.to_vector` with unit 1 has it.
+    covariance : ndarray
+        Its covariance, the inverse observed information; NaN where the data do not determine it.
+    """
+
+    vector: FloatArray
+    covariance: FloatArray
+
+    @property
+    def standard_errors(self) -> FloatArray:
+        """Square roots of the diagonal."""
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(np.diag(self.covariance))
+
+
+def uncertainty(group: Group, subjects: Posteriors) -> GroupUncertainty:
+    """Observed information of the group from the Laplace evidence, in closed form.
+
+    Each subject is summarised by a Normal likelihood with centre y and covariance C, so that y ~ N(mu, S + C).
+    Then W = (S + C)^-1 = S^-1 - S^-1 V S^-1 and W (y - mu) = S^-1 (m - mu): C, which need not be positive definite,
+    is never formed. The uncertainty of S is part of it.
+    """
+    one, p = np.ones_like(group.mean), len(group.mean)
+    vector, precision = group.to_vector(one), group.precision
+    w = precision - precision @ subjects.covariance @ precision  # (subject, p, p)
+    wr = (subjects.mode - subjects.shift - group.mean) @ precision
+    slopes = _covariance_slopes(group, vector)  # dS / d(number), for the numbers after the means
+
+    information = np.zeros((len(vector), len(vector)))
+    information[:p, :p] = w.sum(0)
+    for a, first in enumerate(slopes, start=p):
+        first_wr = wr @ first
+        information[:p, a] = information[a, :p] = np.einsum("nij,nj->i", w, first_wr)
+        for b, second in enumerate(slopes, start=p):
+            trace = np.einsum("nij,jk,nkl,li->", w, first, w, second, optimize=True)
+            information[a, b] = np.einsum("ni,nij,nj->", first_wr, w, wr @ second, optimize=True) - 0.5 * trace
+    positive = np.linalg.eigvalsh(information)[0] > 0
+    covariance = np.linalg.inv(information) if positive else np.full_like(information, np.nan)
+    return GroupUncertainty(vector, covariance)
+
+
+def _covariance_slopes(group: Group, vector: FloatArray) -> list[FloatArray]:
+    """Differentiate the covariance by each free number after the means."""
+    factor, p = group.cholesky, len(group.mean)
+    slopes = []
+    for k in range(p):  # log diagonal: scales row k of the factor
+        row = np.zeros_like(factor)
+        row[k] = factor[k]
+        slopes.append(row @ factor.T + factor @ row.T)
+    if group.structure == "full":
+        for i, j in zip(*group._below, strict=True):
+            cell = np.zeros_like(factor)
+            cell[i, j] = factor[i, i]
+            slopes.append(cell @ factor.T + factor @ cell.T)
+    return slopes

@@ -1,0 +1,279 @@
+"""One subject's likelihood, written once in PyMC, with its parameters.
+
+The user's function is called in a scratch `pymc.Model` with symbolic parameters and symbolic data of ONE subject.
+What it registers there (observed variables, potentials) are the terms of the subject's log-likelihood.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pymc as pm
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor import TensorVariable
+
+from em_ppl.parameters import Parameter
+
+if TYPE_CHECKING:
+    from em_ppl.compiled import CompiledModel
+
+__all__ = ["SubjectModel", "subject_model"]
+
+# Names that InferenceData and the hierarchical model use for the group.
+RESERVED = frozenset(
+    {
+        "gaussian",
+        "group_mean",
+        "group_sd",
+        "group_correlation",
+        "group_median",
+        "subject",
+        "trial",
+        "parameter",
+        "n_trials",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a model needs to know of a data column before it sees the data."""
+
+    dtype: str
+    by_subject: bool
+    by_trial: bool
+    shape: tuple[int, ...]  # of one trial (or of one subject, or of the whole, if not by trial)
+
+    def one_subject(self, name: str) -> TensorVariable:
+        """Return a symbol for one subject's values."""
+        shape = (None, *self.shape) if self.by_trial else self.shape
+        return pt.tensor(name, dtype=self.dtype, shape=shape)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a subject's log-likelihood: an observed variable's, or a potential."""
+
+    name: str
+    logp: TensorVariable
+    observes: str | None  # the data column; None for a potential
+    by_trial: bool  # its leading dimension is the trial
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The symbolic log-likelihood of one subject."""
+
+    x: tuple[TensorVariable, ...]  # one scalar per parameter, Gaussian space
+    columns: dict[str, TensorVariable]
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectModel:
+    """A likelihood of one subject and its parameters; made by `subject_model`.
+
+    Attributes
+    ----------
+    function : callable
+        The user's function.
+    parameters : dict of str to Parameter
+        In the order of declaration.
+    columns : tuple of str
+        The data columns that the function reads.
+    """
+
+    function: Callable[..., Any]
+    parameters: dict[str, Parameter]
+    columns: tuple[str, ...]
+    _compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.function.__doc__)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the user's function as it stands, say inside a `pymc.Model` of your own."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        parameters = ", ".join(f"{name}: {p.kind}" for name, p in self.parameters.items())
+        return f"<subject model {self.name}({parameters}) of {', '.join(self.columns)}>"
+
+    def compile(self, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None) -> CompiledModel:
+        """Compile the log-likelihood and its gradient for all subjects of `data`.
+
+        Data sets of the same columns share one compilation, whatever their size.
+
+        Parameters
+        ----------
+        data : Dataset
+            From `em_ppl.from_dataframe` or `em_ppl.from_subjects`, or your own with dims (subject, trial).
+        compile_kwargs : mapping, optional
+            Passed on to `pytensor.function`, as in PyMC; ``{"mode": "JAX"}`` for instance.
+
+        Returns
+        -------
+        CompiledModel
+            With ``log_likelihood(x)``, ``log_posterior(x, mean, covariance)`` and their gradients per subject.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot work (no observed variable, a parameter that is never used, ...).
+        ValueError
+            If the data lack a column, or have missing values where they may not.
+        """
+        from em_ppl.compiled import compile_model
+
+        return compile_model(self, data, compile_kwargs=compile_kwargs)
+
+    def trace(self, columns: Mapping[str, Column]) -> Trace:
+        """Call the function once, for one symbolic subject."""
+        x = {name: pt.scalar(f"{name}_gaussian", dtype="float64") for name in self.parameters}
+        natural = {name: parameter.symbolic(x[name]) for name, parameter in self.parameters.items()}
+        symbols = {name: columns[name].one_subject(name) for name in self.columns}
+        with pm.Model(model=None) as scratch:  # no parent, even inside another model's context
+            length = next((s.shape[0] for name, s in symbols.items() if columns[name].by_trial), None)
+            if length is not None:
+                scratch.add_coord("trial", length=length)
+            try:
+                self.function(**natural, **symbols)
+            except Exception as error:
+                error.add_note(
+                    f"This came from the likelihood {self.name!r}, which em_ppl calls once with symbols for one "
+                    f"subject: {', '.join(f'{n} {s.type}' for n, s in symbols.items())}."
+                )
+                raise
+        return Trace(tuple(x.values()), symbols, self._terms(scratch, x, symbols, columns))
+
+    def _terms(
+        self,
+        scratch: pm.Model,
+        x: Mapping[str, TensorVariable],
+        symbols: Mapping[str, TensorVariable],
+        columns: Mapping[str, Column],
+    ) -> tuple[Term, ...]:
+        if scratch.free_RVs:
+            raise ModelError(
+                f"{self.name}: random variable {scratch.free_RVs[0].name!r} has no data. A subject's parameters are "
+                "declared in em.subject_model(...); everything else needs observed=<a data column>."
+            )
+        if not scratch.observed_RVs and not scratch.potentials:
+            raise ModelError(
+                f"{self.name} has no observed variable: give one the data, as in "
+                f'pm.Bernoulli("choice", p=p, observed=choice).'
+            )
+        for rv in scratch.observed_RVs:
+            self._check_observed(scratch, rv, symbols)
+        variables = [*scratch.observed_RVs, *scratch.potentials]
+        logps = scratch.logp(vars=variables, sum=False)
+        used = set(ancestors(logps))
+        for name, variable in x.items():
+            if variable not in used:
+                raise ModelError(f"{self.name}: parameter {name!r} is never used by the likelihood: drop it or use it.")
+        return tuple(
+            Term(
+                name=variable.name,
+                logp=logp,
+                observes=variable.name if variable in scratch.observed_RVs else None,
+                by_trial=logp.type.ndim > 0
+                and (
+                    columns[variable.name].by_trial
+                    if variable in scratch.observed_RVs
+                    else any(column.by_trial for column in columns.values())
+                ),
+            )
+            for variable, logp in zip(variables, logps, strict=True)
+        )
+
+    def _check_observed(self, scratch: pm.Model, rv: TensorVariable, symbols: Mapping[str, TensorVariable]) -> None:
+        if rv.name not in symbols:
+            raise ModelError(
+                f"{self.name}: observed variable {rv.name!r} has the name of no data column. Name it after the column "
+                f"that it observes ({', '.join(symbols) or 'the function takes none'})."
+            )
+        if symbols[rv.name] not in ancestors([scratch.rvs_to_values[rv]]):
+            raise ModelError(
+                f"{self.name}: {rv.name!r} does not observe the data column {rv.name!r}: say observed={rv.name}."
+            )
+
+
+class ModelError(ValueError):
+    """A likelihood that cannot be fitted as it is written; the message says what to change."""
+
+
+def subject_model(**parameters: Parameter) -> Callable[[Callable[..., Any]], SubjectModel]:
+    """Declare the parameters of one subject's likelihood.
+
+    The decorated function takes the parameters (natural space, scalars) and data columns (arrays over the
+    subject's trials) by name, and registers observed variables or potentials as in any PyMC model. Each observed
+    variable carries the name of the column that it observes.
+
+    Parameters
+    ----------
+    **parameters : Parameter
+        `Real`, `Positive`, `Unit` or `Interval`, one for each parameter.
+
+    Returns
+    -------
+    callable
+        A decorator that turns the function into a `SubjectModel`.
+
+    Raises
+    ------
+    ModelError
+        If the function does not take a declared parameter, has no data column, or a name cannot be used.
+
+    Examples
+    --------
+    >>> import em_ppl as em, pymc as pm
+    >>> @em.subject_model(level=em.Real())
+    ... def normal(level, y):
+    ...     pm.Normal("y", level, 1.0, observed=y)
+    >>> normal
+    <subject model normal(level: Real) of y>
+    """
+
+    def decorate(function: Callable[..., Any]) -> SubjectModel:
+        columns = _check_signature(function, parameters)
+        return SubjectModel(function, dict(parameters), columns)
+
+    return decorate
+
+
+def _check_signature(function: Callable[..., Any], parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """Check names at once, before there are data; return the data columns."""
+    name = getattr(function, "__name__", repr(function))
+    if not parameters:
+        raise ModelError(f"{name} has no parameters: declare them, as in @em.subject_model(alpha=em.Unit()).")
+    for key, parameter in parameters.items():
+        if not isinstance(parameter, Parameter):
+            raise ModelError(
+                f"{name}: parameter {key!r} is {parameter!r}; it must be em.Real(), em.Positive(), em.Unit() or "
+                "em.Interval(low, high)" + (" (with brackets)." if callable(parameter) else ".")
+            )
+    arguments = inspect.signature(function).parameters
+    for argument in arguments.values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
+            raise ModelError(f"{name}: argument {str(argument)!r} has no fixed name; name every parameter and column.")
+    for key in parameters:
+        if key not in arguments:
+            raise ModelError(f"{name} does not take its parameter {key!r}: it takes {', '.join(arguments)}.")
+    for key in arguments:
+        if key in RESERVED:
+            raise ModelError(f"{name}: the name {key!r} is taken by the result's own variables: choose another.")
+    # an argument with a default is a setting of the model, neither parameter nor data
+    columns = tuple(k for k, a in arguments.items() if k not in parameters and a.default is a.empty)
+    if not columns:
+        raise ModelError(f"{name} takes no data column: besides its parameters it needs the data that it observes.")
+    return columns

@@ -1,0 +1,76 @@
+"""Where EM begins: a group around the parameters that suit everyone best, and subjects' modes from several starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_ppl.compiled import CompiledModel
+from em_ppl.group import Group, Structure
+from em_ppl.modes import FloatArray, find_modes, minimise
+
+POOLED_SUBJECTS = 64  # enough to say where the group is
+POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
+EXTRA_STARTS = 4
+ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
+
+
+def starting_group(compiled: CompiledModel, structure: Structure) -> Group:
+    """Make a wide group around the pooled mode: the parameters of everyone, were all subjects the same.
+
+    A `Real` parameter can be in any unit, so its spread comes from the data too: from the scores of the subjects
+    at the pooled mode, g, and the mean information h, var(g) / h^2 estimates the variance of the subjects' own
+    estimates.
+    """
+    parameters = list(compiled.model.parameters.values())
+    start = np.array([p.gaussian_start for p in parameters])
+    spread = np.array([p.spread or 1.0 for p in parameters])
+    from_data = np.array([p.spread is None for p in parameters])
+    pull = np.where(from_data, 1e-6, POOLED_SPREAD**-2)
+    some = np.unique(np.linspace(0, compiled.shape[0] - 1, POOLED_SUBJECTS).astype(np.intp))
+
+    def scores(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+        value, gradient = compiled.value_and_gradient(np.tile(start + z * spread, (len(some), 1)), some)
+        return value, gradient * spread
+
+    def pooled(z: FloatArray, _: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+        value, gradient = scores(z[0])
+        return 0.5 * (pull * z**2).sum(1) - value.sum(), pull * z - gradient.sum(0)
+
+    def information(z: FloatArray) -> FloatArray:
+        steps = 1e-3 * np.eye(len(z))
+        slopes = np.array([scores(z - s)[1].mean(0) - scores(z + s)[1].mean(0) for s in steps]) / 2e-3
+        return np.where(np.isfinite(slopes), (slopes + slopes.T) / 2, 0.0)
+
+    origin = np.zeros(len(start))
+    hessian = len(some) * information(origin) + np.diag(pull)
+    found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * len(some), longest_step=np.inf)
+    z = found.point[0] if np.isfinite(found.value[0]) else origin
+    h, noise = np.diag(information(z)), scores(z)[1].var(0)
+    known = from_data & (h > 0) & np.isfinite(noise)
+    safe = np.where(known, h, 1.0)
+    spread = np.where(known, spread * np.sqrt(np.maximum(noise / safe**2, 1 / safe)), spread)
+    return Group(start + z * np.array([p.spread or 1.0 for p in parameters]), np.diag(spread**2), structure)
+
+
+def search_widely(
+    compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, generator: np.random.Generator
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Search each subject's mode from further points of the group, the same for all, and keep the best.
+
+    Modes are found roughly only, which is enough to tell one from another; the E-step that follows polishes them.
+
+    Returns
+    -------
+    x : ndarray
+        (subject, parameter), about the most probable mode found.
+    better : ndarray of bool
+        Whose is more probable than the one that the search from `x` finds.
+    """
+    best = find_modes(compiled, group, x, curvature, tol=ROUGH)
+    point, value = best.point.copy(), best.value.copy()
+    for z in generator.standard_normal((EXTRA_STARTS, x.shape[1])):
+        other = find_modes(compiled, group, np.tile(group.unstandardise(z), (len(x), 1)), curvature, tol=ROUGH)
+        lower = other.converged & ~(value <= other.value + ROUGH)
+        point[lower], value[lower] = other.point[lower], other.value[lower]
+    return group.unstandardise(point), value < best.value
