@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 UNRESOLVED = 1e-3  # share of the group's variance that trials resolve: below it they say nothing
 COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that is small, not what the trials say
 
+FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
+
 
 def advise(fit: Fit) -> tuple[str, ...]:
     """Collect all that a careful reader should know."""
@@ -35,7 +37,7 @@ def _about_em(fit: Fit) -> Iterator[str]:
 
 def _about_subjects(fit: Fit) -> Iterator[str]:
     table = fit.subjects
-    lost, repaired, shortened = ~table["converged"], table["repaired"], table["shortened"]
+    lost, repaired, shortened = ~table["converged"], table["repaired"], table["shortened"] & table["converged"]
     if lost.any():
         yield (
             f"no mode was found for {_who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
@@ -55,22 +57,30 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
 
 def _about_group(fit: Fit) -> Iterator[str]:
     """Name directions of the group in which the trials resolve nothing, and say which of two reasons it has."""
-    names = np.array(list(fit.parameters))
+    names = list(fit.parameters)
     inverse = np.linalg.inv(np.linalg.cholesky(fit.group.covariance.values))
     left = inverse @ fit.subjects["laplace_covariance"].values.mean(0) @ inverse.T
+    parameters, mean = fit.parameters.values(), fit.group.mean.values
+    bounded = np.array([p.link != "identity" for p in parameters])
+    far = bounded & (np.abs(mean - [p.gaussian_start for p in parameters]) > FAR)
     collapsed = fit.group.sd.values / np.asarray(fit.settings["starting_sd"]) < COLLAPSED
     values, vectors = np.linalg.eigh(np.eye(len(names)) - left)
     for share, direction in zip(values, vectors.T, strict=True):
         if share >= UNRESOLVED:
             continue
         involved = np.abs(direction) > 0.3
-        who = ", ".join(map(repr, names[involved]))
+        who = ", ".join(repr(name) for name, it_is in zip(names, involved, strict=True) if it_is)
         if collapsed[involved].all():
             yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
+        elif (far & involved).any():
+            yield (
+                f"the group mean of {who} runs off towards a bound, where the likelihood is flat: these responses set "
+                "it no limit, as when they never vary. Its values say no more than that."
+            )
         else:
             yield (
                 f"the data say nothing about {'' if involved.sum() == 1 else 'some combination of '}{who}: it is not "
-                "identified, and its group values are where the search began. Fix it, or change the model."
+                "identified, and its group values depend on where the search began. Fix it, or change the model."
             )
 
 

@@ -244,10 +244,12 @@ def _refuse_index(node: Apply, old: Sequence[Any], new: Sequence[Any]) -> None:
             raise NotBatchable(f"{node.op}: the shape of its result differs between subjects.")
 
 
-def _select(node: Apply, x: Tensor, inputs: Sequence[Tensor], size: Tensor) -> tuple[Tensor, list[int]]:
+def _select(node: Apply, x: Tensor, inputs: Sequence[Tensor], size: Tensor) -> tuple[Tensor, list[int], Tensor | None]:
     """Index the batched ``x``.
 
-    The order, passed to ``dimshuffle``, puts the subject first and the rest as for one subject.
+    The order, passed to ``dimshuffle``, puts the subject first and the rest as for one subject. The last result
+    says which of each subject's own indices are in range, (subject, dimensions of the index); numba would read
+    and write beyond the end of ``x`` without a word.
     """
     old, new = _indices(node, node.inputs), _indices(node, inputs)
     _refuse_index(node, old, new)
@@ -263,18 +265,40 @@ def _select(node: Apply, x: Tensor, inputs: Sequence[Tensor], size: Tensor) -> t
     if not any(_is_batched(n, o) for n, o in zip(new, old, strict=True) if isinstance(o, Variable)):
         selected = x[(slice(None), *new)]
         subject_axis = 0 if consecutive else depth
-        return selected, [subject_axis, *(i for i in range(selected.ndim) if i != subject_axis)]
+        order = [subject_axis, *(i for i in range(selected.ndim) if i != subject_axis)]
+        return selected, order, None
 
     subject = _expand(pt.arange(size), 1, depth)
-    aligned = [
-        _expand(n, 1, depth - _ndim(o)) if isinstance(o, Variable) and _is_batched(n, o) else n
-        for n, o in zip(new, old, strict=True)
-    ]
+    aligned, valid = _in_range(x, old, new, depth)
+    if "float" not in x.dtype:  # has no NaN to say it with
+        check = CheckAndRaise(IndexError, f"{node.op}: an index, such as a choice, is out of range.")
+        aligned = [check(i, valid.all()) if isinstance(i, Variable) else i for i in aligned]
     selected = x[(subject, *aligned)]
     # NumPy puts the dimensions of the index first; for one subject they may follow some slices.
     before = sum(not isinstance(i, Variable) for i in old[:first]) if consecutive else 0
     order = list(range(1 + depth, 1 + depth + before)) + list(range(1, 1 + depth))
-    return selected, [0, *order, *range(1 + depth + before, selected.ndim)]
+    return selected, [0, *order, *range(1 + depth + before, selected.ndim)], valid
+
+
+def _in_range(x: Tensor, old: Sequence[Any], new: Sequence[Any], depth: int) -> tuple[list[Any], Tensor]:
+    """Align subjects' indices with each other, clip them to the length of their axis, and say which were inside."""
+    aligned, valid, axis = [], [], 1
+    for before, index in zip(old, new, strict=True):
+        if isinstance(before, Variable) and _is_batched(index, before):
+            index = _expand(index, 1, depth - _ndim(before))
+            length = x.shape[axis]
+            valid.append(pt.ge(index, -length) & pt.lt(index, length))
+            index = pt.clip(index, -length, length - 1)
+        aligned.append(index)
+        axis += 0 if index is None else 1
+    return aligned, reduce(and_, valid)
+
+
+def _poison(valid: Tensor | None, x: Tensor) -> Tensor:
+    """Put NaN where an index was out of range; ``valid`` has the leading dimensions of ``x``."""
+    if valid is None or "float" not in x.dtype:
+        return x
+    return pt.switch(_expand(valid, valid.ndim, x.ndim - valid.ndim), x, np.nan)
 
 
 def _is_advanced(node: Apply) -> bool:
@@ -287,8 +311,8 @@ def _read(node: Apply, inputs: list[Tensor], size: Tensor) -> Tensor:
         selected = pt.switch(hot.mask, x, np.array(0, x.dtype)).sum(axis=hot.axes)
         return selected + hot.poison(x.dtype, selected.ndim)
     x = _over_subjects(node.inputs[0], inputs[0], size)
-    selected, order = _select(node, x, inputs, size)
-    return selected.dimshuffle(order)
+    selected, order, valid = _select(node, x, inputs, size)
+    return _poison(valid, selected).dimshuffle(order)
 
 
 def _write(node: Apply, inputs: list[Tensor], size: Tensor) -> Tensor:
@@ -303,10 +327,11 @@ def _write(node: Apply, inputs: list[Tensor], size: Tensor) -> Tensor:
             y = _expand(y, axis, 1)
         new = pt.switch(hot.mask, y if is_set else x + y, x) + hot.poison(x.dtype, x.ndim)
         return new.astype(x.dtype)
-    selected, order = _select(node, _over_subjects(old_x, x, size), inputs, size)
+    selected, order, valid = _select(node, _over_subjects(old_x, x, size), inputs, size)
     y = _expand(y, 1, selected.ndim - y.ndim).dimshuffle([order.index(i) for i in range(len(order))])
     unique = getattr(node.op, "ignore_duplicates", False)
-    return pt.inc_subtensor(selected, y, set_instead_of_inc=is_set, ignore_duplicates=unique)
+    written = pt.inc_subtensor(selected, y, set_instead_of_inc=is_set, ignore_duplicates=unique)
+    return _poison(None if valid is None else valid.all(axis=tuple(range(1, valid.ndim))), written)
 
 
 @dataclasses.dataclass(frozen=True)

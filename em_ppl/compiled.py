@@ -21,7 +21,15 @@ from pytensor.graph.replace import graph_replace
 from pytensor.tensor import TensorVariable
 
 from em_ppl.batching import NotBatchable, batch
-from em_ppl.data import check_dataset, label_text, read_column, real_trials, refuse_missing, trial_counts
+from em_ppl.data import (
+    check_dataset,
+    check_responses,
+    label_text,
+    read_column,
+    real_trials,
+    refuse_missing,
+    trial_counts,
+)
 from em_ppl.model import Column, ModelError, SubjectModel, Term, Trace
 
 __all__ = ["BatchingWarning", "CompiledModel"]
@@ -83,7 +91,7 @@ def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwa
         logps = batch(logps, together | {v: x[:, k] for k, v in enumerate(trace.x)}, x.shape[0])
     except NotBatchable as reason:
         message = f"{model.name} is evaluated one subject at a time, many times slower: {reason}"
-        warnings.warn(message, BatchingWarning, stacklevel=5)
+        warnings.warn(message, BatchingWarning, stacklevel=4)
         batched = False
         x = pt.tensor("x", dtype="float64", shape=(len(trace.x),))
         together = {v: v for v in own}
@@ -199,15 +207,15 @@ class CompiledModel:
         ndarray
             (subject,)
         """
-        x, mean, covariance = self._checked(x), np.asarray(mean, dtype=float), np.asarray(covariance, dtype=float)
+        x, mean, covariance = self._checked(x), *self._checked_group(mean, covariance)
         away = np.linalg.solve(np.linalg.cholesky(covariance), (x - mean).T)
         log_determinant = np.linalg.slogdet(2 * np.pi * covariance)[1]
         return np.asarray(self.log_likelihood(x) - 0.5 * (away**2).sum(0) - 0.5 * log_determinant)
 
     def log_posterior_gradient(self, x: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> FloatArray:
         """Gradient of `log_posterior` in Gaussian space, (subject, parameter)."""
-        x = self._checked(x)
-        pull = np.linalg.solve(np.asarray(covariance, dtype=float), (x - np.asarray(mean, dtype=float)).T).T
+        x, mean, covariance = self._checked(x), *self._checked_group(mean, covariance)
+        pull = np.linalg.solve(covariance, (x - mean).T).T
         return self.log_likelihood_gradient(x) - pull
 
     def pointwise_log_likelihood(self, x: ArrayLike) -> dict[str, FloatArray]:
@@ -257,6 +265,18 @@ class CompiledModel:
         if x.shape != self.shape:
             raise ValueError(f"x has shape {x.shape}; it must be (subject, parameter) = {self.shape}.")
         return x
+
+    def _checked_group(self, mean: ArrayLike, covariance: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        mean, covariance = np.asarray(mean, dtype=float), np.asarray(covariance, dtype=float)
+        n = len(self.model.parameters)
+        if mean.shape != (n,) or covariance.shape != (n, n):
+            raise ValueError(
+                f"the group has a mean of shape {mean.shape} and a covariance of shape {covariance.shape}; "
+                f"they must be ({n},) and ({n}, {n})."
+            )
+        if not np.allclose(covariance, covariance.T) or not np.all(np.linalg.eigvalsh(covariance) > 0):
+            raise ValueError("the group's covariance must be symmetric and positive definite.")
+        return mean, covariance
 
     def _run(
         self, function: Callable[..., list[Array]], x: FloatArray, index: NDArray[np.intp] | None
@@ -342,8 +362,9 @@ def compile_model(
         model._compiled[key] = build_functions(model, columns, settings)
     functions = model._compiled[key]
     terms = functions.trace.terms
-    for name in set(model.columns) - {term.observes for term in terms}:
-        refuse_missing(data, name)
+    observed = {term.observes for term in terms}
+    for name in model.columns:
+        check_responses(data, name) if name in observed else refuse_missing(data, name)
     subjects = Subjects(
         columns={name: values for name, (values, _) in read.items()},
         present={term.name: _present(term, read, data) for term in terms},
@@ -411,8 +432,9 @@ def _swapped(
     columns, present = dict(subjects.columns), dict(subjects.present)
     for name in names:
         values, cells = columns[name].copy(), where[name]
-        candidates = np.concatenate([values[~cells].min(0, keepdims=True), values[~cells].max(0, keepdims=True)])
-        values[cells] = np.where(values[cells] == candidates[0], candidates[1], candidates[0])
+        low, high = values[~cells].min(0), values[~cells].max(0)
+        high = np.where(high > low, high, np.where(low > 0, low - 1, low + 1))
+        values[cells] = np.where(values[cells] == low, high, low)
         columns[name] = np.concatenate([values, values[:, -extra:]], axis=1) if extra else values
     if extra:
         for name, mask in present.items():

@@ -45,7 +45,7 @@ def from_dataframe(
     -------
     Dataset
         Every other column as a variable (subject, trial), and ``n_trials`` (subject). Integers stay integers,
-        bools become 0 and 1; a missing value is NaN.
+        bools become 0 and 1; a missing value is NaN. A column called ``trial`` serves for the order only.
 
     Raises
     ------
@@ -65,7 +65,12 @@ def from_dataframe(
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"from_dataframe needs a pandas DataFrame, not {type(frame).__name__}.")
+    if not isinstance(subject, str) and subject not in list(frame.columns):
+        raise TypeError(f"subject={subject!r} must be the name of one column.")
     stack = dict(stack or {})
+    for name, parts in stack.items():
+        if isinstance(parts, str):
+            raise ValueError(f"stack: {name!r} needs a list of columns, not {parts!r}.")
     stacked = [column for columns in stack.values() for column in columns]
     _check_columns(frame, [subject, *([trial] if trial else []), *stacked])
     _refuse_missing(frame, subject, "Every row needs a subject.")
@@ -73,7 +78,7 @@ def from_dataframe(
         frame = _in_order(frame, subject, trial)
 
     codes, labels = pd.factorize(frame[subject], sort=False)
-    plain = [column for column in frame.columns if column not in {subject, *stacked}]
+    plain = [column for column in frame.columns if column not in {subject, "trial", *stacked}]
     columns = {str(name): _as_array(frame[name]) for name in plain}
     for name, parts in stack.items():
         if name in columns:
@@ -106,7 +111,7 @@ def from_subjects(
     columns : sequence of str, optional
         Names of the arrays, needed where an entry is a bare sequence of arrays.
     subjects : sequence, optional
-        Labels of the subjects; 0, 1, 2, ... if left out.
+        Labels of the subjects, where `people` is no mapping; 0, 1, 2, ... if left out.
 
     Returns
     -------
@@ -115,6 +120,8 @@ def from_subjects(
 
     Raises
     ------
+    TypeError
+        If `people` is one table: `from_dataframe` takes those.
     ValueError
         If there are no subjects, labels repeat, a subject has no trials, lacks a column, or has columns of
         different lengths, or subjects' arrays differ in their further dimensions.
@@ -126,8 +133,15 @@ def from_subjects(
     >>> em.from_subjects(pyem_data, columns=["choice", "reward"]).sizes["trial"]
     3
     """
+    if isinstance(people, pd.DataFrame):
+        raise TypeError("from_subjects needs one entry a subject; one table of all is for em.from_dataframe.")
+    if columns is not None and len(set(columns)) < len(columns):
+        twice = next(name for i, name in enumerate(columns) if name in columns[:i])
+        raise ValueError(f"columns names {twice!r} twice.")
     if isinstance(people, Mapping):
-        subjects, people = (list(people) if subjects is None else subjects), people.values()
+        if subjects is not None:
+            raise ValueError("the keys of a mapping are the subjects' labels: leave subjects=... out.")
+        subjects, people = list(people), people.values()
     entries = list(people)
     labels = list(range(len(entries))) if subjects is None else list(subjects)
     if len(labels) != len(entries):
@@ -168,10 +182,11 @@ def _in_order(frame: pd.DataFrame, subject: str, trial: str) -> pd.DataFrame:
 def _as_array(column: pd.Series | ArrayLike) -> Array:
     """Numbers as int64 or float64 (missing: NaN), all else as objects."""
     series = pd.Series(column).infer_objects() if np.ndim(column) == 1 else None  # type: ignore[arg-type]
+    values: Array
     if series is None:
         values = np.asarray(column)
     elif not pd.api.types.is_numeric_dtype(series.dtype):
-        return series.to_numpy(dtype=object)
+        return np.asarray(series.to_numpy(dtype=object))
     elif series.hasnans:
         values = series.to_numpy(dtype=float, na_value=np.nan)
     else:
@@ -193,7 +208,13 @@ def _named_columns(entry: Any, columns: Sequence[str] | None, label: Hashable) -
         if len(entry) != len(columns):
             raise ValueError(f"subject {label!r} has {len(entry)} arrays, but there are {len(columns)} columns.")
         entry = dict(zip(columns, entry, strict=True))
-    return {str(name): _as_array(values) for name, values in entry.items()}
+    arrays = {}
+    for name, values in entry.items():
+        try:
+            arrays[str(name)] = _as_array(values)
+        except ValueError as error:
+            raise ValueError(f"{name!r} of subject {label!r} is no array of trials: {error}") from error
+    return arrays
 
 
 def _assemble(labels: list[Any], people: list[dict[str, Array]]) -> xr.Dataset:
@@ -203,15 +224,29 @@ def _assemble(labels: list[Any], people: list[dict[str, Array]]) -> xr.Dataset:
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise ValueError(f"subject {twice!r} occurs twice: labels must be unique.")
+    _check_names(labels, people)
     lengths = np.array([_n_trials(p, label) for p, label in zip(people, labels, strict=True)])
-    names = list(people[0])
-    for label, person in zip(labels, people, strict=True):
-        if set(person) != set(names):
-            odd = sorted(set(person) ^ set(names))
-            raise ValueError(f"subject {label!r} and subject {labels[0]!r} do not have the same columns: {odd}.")
-    variables = {name: _pad(name, [p[name] for p in people], labels, int(lengths.max())) for name in names}
+    variables = {name: _pad(name, [p[name] for p in people], labels, int(lengths.max())) for name in people[0]}
     coords = {"subject": label_array(labels), "trial": np.arange(lengths.max()), "n_trials": ("subject", lengths)}
     return xr.Dataset(variables, coords=coords)
+
+
+def _check_names(labels: list[Any], people: list[dict[str, Array]]) -> None:
+    """All subjects have the same columns, and each column is for all either by trial or a single value."""
+    first = people[0]
+    for name in ("subject", "n_trials"):
+        if name in first:
+            raise ValueError(f"the column name {name!r} is taken by the Dataset's own: rename the column.")
+    for label, person in zip(labels, people, strict=True):
+        if set(person) != set(first):
+            odd = sorted(set(person) ^ set(first))
+            raise ValueError(f"subject {label!r} and subject {labels[0]!r} do not have the same columns: {odd}.")
+        for name, values in person.items():
+            if (values.ndim == 0) != (first[name].ndim == 0):
+                one, other = (label, labels[0]) if values.ndim == 0 else (labels[0], label)
+                raise ValueError(
+                    f"{name!r} is a single value for subject {one!r}, but an array over trials for subject {other!r}."
+                )
 
 
 def _n_trials(person: Mapping[str, Array], label: Hashable) -> int:
@@ -275,10 +310,14 @@ def check_dataset(data: xr.Dataset) -> xr.Dataset:
     index = data.indexes["subject"]
     if not index.is_unique:
         raise ValueError(f"subject {index[index.duplicated()][0]!r} occurs twice: labels must be unique.")
+    if "n_trials" in data.coords and data["n_trials"].dims != ("subject",):
+        raise ValueError(f"n_trials has dims {data['n_trials'].dims}: it must have one number per subject.")
     n_trials = trial_counts(data)
     for label, n in zip(data["subject"].values, n_trials, strict=True):
         if not 0 < n <= data.sizes.get("trial", 1):
-            raise ValueError(f"subject {label!r} has n_trials={n}: it must lie in 1 ... {data.sizes.get('trial', 1)}.")
+            raise ValueError(
+                f"subject {label_text(label)} has n_trials={n}: it must lie in 1 ... {data.sizes.get('trial', 1)}."
+            )
     for name, variable in data.data_vars.items():
         if "trial" in variable.dims and "subject" not in variable.dims:
             raise ValueError(f"column {name!r} has a dim 'trial' but no dim 'subject': broadcast it over subjects.")
@@ -288,7 +327,10 @@ def check_dataset(data: xr.Dataset) -> xr.Dataset:
 def trial_counts(data: xr.Dataset) -> NDArray[np.int64]:
     """Return each subject's number of trials, (subject,)."""
     if "n_trials" in data:
-        return np.asarray(data["n_trials"].values, dtype=np.int64)
+        counts = np.asarray(data["n_trials"].values)
+        if counts.dtype.kind not in "iuf" or (counts % 1 != 0).any():
+            raise ValueError(f"n_trials counts trials, in whole numbers; it holds {counts.tolist()}.")
+        return counts.astype(np.int64)
     return np.full(data.sizes["subject"], data.sizes.get("trial", 1), dtype=np.int64)
 
 
@@ -344,13 +386,41 @@ def refuse_missing(data: xr.Dataset, name: str) -> None:
     bad = ~np.isfinite(variable.values) & _widen(real, variable.ndim)
     if not bad.any():
         return
-    place = zip(variable.dims, np.argwhere(bad)[0], strict=True)
-    where = ", ".join(f"{dim} {label_text(data[dim].values[i]) if dim in data.coords else i}" for dim, i in place)
+    where = _place(data, variable, tuple(np.argwhere(bad)[0]))
     raise ValueError(
-        f"column {name!r} is missing or infinite at {where or 'its only value'} ({int(bad.sum())} in all). "
+        f"column {name!r} is missing or infinite at {where} ({int(bad.sum())} in all). "
         "Only a column that the likelihood observes may have missing values: fill it in, or leave the trial out. "
         "(In a Dataset of your own, a coordinate n_trials per subject marks where padding begins.)"
     )
+
+
+def check_responses(data: xr.Dataset, name: str) -> None:
+    """Raise if an observed column has an infinite value, or misses a part of a trial's values."""
+    variable, real = data[name], _real_cells(data, data[name])
+    infinite = np.isinf(variable.values) & _widen(real, variable.ndim)
+    if infinite.any():
+        where = _place(data, variable, tuple(np.argwhere(infinite)[0]))
+        raise ValueError(
+            f"column {name!r} is infinite at {where} ({int(infinite.sum())} in all). "
+            "If it stands for a missing response, make it NaN."
+        )
+    missing = np.isnan(variable.values)
+    part = missing & ~missing.all(axis=tuple(range(real.ndim, missing.ndim)), keepdims=True)
+    if part.any():
+        inner, place = variable.dims[real.ndim], tuple(np.argwhere(part)[0])
+        raise ValueError(
+            f"column {name!r} is missing for a part of {inner!r} at {_place(data, variable, place)}: a response is "
+            f"missing whole or not at all. (If {inner!r} counts trials, call it 'trial'.)"
+        )
+
+
+def _place(data: xr.Dataset, variable: xr.DataArray, index: tuple[int, ...]) -> str:
+    """Say which cell of a variable it is, by labels where there are some."""
+    parts = [
+        f"{dim} {label_text(data[dim].values[i]) if dim in data.coords else i}"
+        for dim, i in zip(variable.dims, index, strict=False)
+    ]
+    return ", ".join(parts) or "its only value"
 
 
 def _real_cells(data: xr.Dataset, variable: xr.DataArray) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ second-order posterior means, so that EM ends at a stationary point of the Lapla
 
 from __future__ import annotations
 
+import numbers
 import time
 import warnings
 from collections.abc import Mapping
@@ -120,8 +121,7 @@ def fit(
     array([2.533])
     """
     _check_choices(estimator=(estimator, Estimator), covariance=(covariance, Structure))
-    if not 0 < tol < 1 or max_iter < 1:
-        raise ValueError(f"tol={tol} must lie between 0 and 1, and max_iter={max_iter} must be at least 1.")
+    _check_numbers(tol, max_iter, random_seed)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
@@ -218,7 +218,16 @@ def starting_modes(
     return mode, curvature
 
 
+def _check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
+    if not isinstance(tol, numbers.Real) or not 0 < tol < 1:
+        raise ValueError(f"tol={tol!r} must be a number between 0 and 1.")
+    if not isinstance(max_iter, numbers.Integral) or max_iter < 1:
+        raise ValueError(f"max_iter={max_iter!r} must be a whole number, at least 1.")
+    if not isinstance(random_seed, numbers.Integral) or random_seed < 0:
+        raise ValueError(f"random_seed={random_seed!r} must be a whole number, at least 0.")
+
+
 def _check_choices(**choices: tuple[str, Any]) -> None:
     for name, (value, kind) in choices.items():
-        if value not in get_args(kind):
+        if not isinstance(value, str) or value not in get_args(kind):
             raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, get_args(kind)))}.")

@@ -129,7 +129,8 @@ class GroupUncertainty:
     vector : ndarray
         The estimate, as `Group.to_vector` with unit 1 has it.
     covariance : ndarray
-        Its covariance, the inverse observed information; NaN where the data do not determine it.
+        Its covariance, the inverse observed information. NaN for numbers that the data do not determine, an SD that
+        has gone to 0 for instance; the others' is then that with these held fixed.
     """
 
     vector: FloatArray
@@ -163,9 +164,23 @@ def uncertainty(group: Group, subjects: Posteriors) -> GroupUncertainty:
         for b, second in enumerate(slopes, start=p):
             trace = np.einsum("nij,jk,nkl,li->", w, first, w, second, optimize=True)
             information[a, b] = np.einsum("ni,nij,nj->", first_wr, w, wr @ second, optimize=True) - 0.5 * trace
-    positive = np.linalg.eigvalsh(information)[0] > 0
-    covariance = np.linalg.inv(information) if positive else np.full_like(information, np.nan)
-    return GroupUncertainty(vector, covariance)
+    return GroupUncertainty(vector, _invert_what_is_determined(information, always=p))
+
+
+def _invert_what_is_determined(information: FloatArray, always: int) -> FloatArray:
+    """Invert the information after dropping numbers, the worst first, until it is positive; the first `always` stay."""
+    kept = np.arange(len(information))
+    while True:
+        part = information[np.ix_(kept, kept)]
+        scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
+        values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+        if values[0] > 1e-12 or len(kept) == always:
+            break
+        kept = np.delete(kept, always + np.abs(vectors[always:, 0]).argmax())
+    covariance = np.full_like(information, np.nan)
+    if values[0] > 1e-12:
+        covariance[np.ix_(kept, kept)] = np.linalg.inv(part)
+    return covariance
 
 
 def _covariance_slopes(group: Group, vector: FloatArray) -> list[FloatArray]:

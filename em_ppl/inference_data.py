@@ -10,6 +10,7 @@ space; with a full covariance ``group_correlation`` (parameter, parameter_2).
 from __future__ import annotations
 
 import json
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -37,6 +38,9 @@ FORMAT = 1  # of the file; raised when `load` could no longer read an older one
 
 def to_inference_data(fit: Fit, *, draws: int, chains: int, random_seed: int | None, log_likelihood: bool) -> Any:
     """See `Fit.to_inference_data`."""
+    for name, number in {"draws": draws, "chains": chains}.items():
+        if not isinstance(number, numbers.Integral) or number < 1:
+            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
     if log_likelihood and fit.model is None:
         raise ValueError(
             "this fit was loaded without its model, so no trial's log-likelihood can be computed: "
@@ -90,10 +94,12 @@ def _posterior(
 
 
 def _draw_groups(fit: Fit, size: tuple[int, ...], generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Draw the group from the Normal approximation of its free numbers; where they have none, repeat the estimate."""
+    """Draw the group from the Normal approximation of its free numbers; one that has none stays at its estimate."""
     estimate, error = fit.group.free.values, fit.group.free_covariance.values
-    noise = generator.standard_normal((*size, len(estimate)))
-    vectors = estimate + (noise @ np.linalg.cholesky(error).T if np.isfinite(error).all() else 0 * noise)
+    known = np.isfinite(np.diag(error))
+    vectors = np.tile(estimate, (*size, 1))
+    noise = generator.standard_normal((*size, known.sum()))
+    vectors[..., known] += noise @ np.linalg.cholesky(error[np.ix_(known, known)]).T
     one = np.ones(len(fit.parameters))
     groups = [fit.group.plain.from_vector(vector, one) for vector in vectors.reshape(-1, len(estimate))]
     covariance = np.array([g.covariance for g in groups]).reshape(*size, len(one), len(one))
@@ -256,8 +262,13 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
 
     Raises
     ------
+    OSError
+        If there is no such file, or it is no netCDF.
+    TypeError
+        If `model` is no subject model.
     ValueError
-        If the file holds no fit of this package, is of a newer format, or the model's parameters are others.
+        If the file holds no fit of this package, is of a newer format, or the model's parameters or columns are
+        others.
 
     Examples
     --------
@@ -266,7 +277,14 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
     """
     from em_ppl.result import Fit, GroupEstimate
 
-    idata = compat.read_netcdf(path)
+    if model is not None and not isinstance(model, SubjectModel):
+        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+    try:
+        idata = compat.read_netcdf(path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise OSError(f"{path} cannot be read as netCDF: {error}") from error
     found, observed = compat.read_group(idata, "fit"), compat.read_group(idata, "observed_data")
     if found is None or observed is None or "em_ppl" not in idata.attrs:
         raise ValueError(
@@ -278,6 +296,8 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
     parameters = {name: Parameter(**values) for name, values in ours["parameters"].items()}
     if model is not None and model.parameters != parameters:
         raise ValueError(f"{path} holds a fit of other parameters than {model!r}: {', '.join(parameters)}.")
+    if model is not None and set(model.columns) != set(ours["columns"]):
+        raise ValueError(f"{path} holds a fit to other columns than {model!r} reads: {', '.join(ours['columns'])}.")
 
     subjects, group, history = _unpack(_labels_from_text(found))
     data = [observed, compat.read_group(idata, "constant_data")]

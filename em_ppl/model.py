@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
+from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor import TensorVariable
 
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SubjectModel", "subject_model"]
 
+PROBE = 7919  # trials, in a try of the shapes: a number that no model uses
+
 # Names that InferenceData and the hierarchical model use for the group.
 RESERVED = frozenset(
     {
+        "chain",
+        "draw",
         "gaussian",
         "group_mean",
         "group_sd",
@@ -35,6 +40,7 @@ RESERVED = frozenset(
         "subject",
         "trial",
         "parameter",
+        "parameter_2",
         "n_trials",
     }
 )
@@ -177,6 +183,13 @@ class SubjectModel:
             self._check_observed(scratch, rv, symbols)
         variables = [*scratch.observed_RVs, *scratch.potentials]
         logps = scratch.logp(vars=variables, sum=False)
+        lengths = _leading_lengths(logps, symbols, columns)
+        for rv, length in zip(scratch.observed_RVs, lengths, strict=False):
+            if columns[rv.name].by_trial and length not in (0, PROBE, None):
+                raise ModelError(
+                    f"{self.name}: {rv.name!r} does not observe every trial once: its log-likelihood must have the "
+                    f"trial as its first dimension. For trials that do not count, make the response missing (NaN)."
+                )
         used = set(ancestors(logps))
         for name, variable in x.items():
             if variable not in used:
@@ -186,14 +199,9 @@ class SubjectModel:
                 name=variable.name,
                 logp=logp,
                 observes=variable.name if variable in scratch.observed_RVs else None,
-                by_trial=logp.type.ndim > 0
-                and (
-                    columns[variable.name].by_trial
-                    if variable in scratch.observed_RVs
-                    else any(column.by_trial for column in columns.values())
-                ),
+                by_trial=length in (PROBE, None) and any(column.by_trial for column in columns.values()),
             )
-            for variable, logp in zip(variables, logps, strict=True)
+            for variable, logp, length in zip(variables, logps, lengths, strict=True)
         )
 
     def _check_observed(self, scratch: pm.Model, rv: TensorVariable, symbols: Mapping[str, TensorVariable]) -> None:
@@ -208,11 +216,29 @@ class SubjectModel:
             )
 
 
+def _leading_lengths(
+    logps: list[TensorVariable], symbols: Mapping[str, TensorVariable], columns: Mapping[str, Column]
+) -> list[int | None]:
+    """Return the first dimension's length of each log-likelihood were there PROBE trials; None if it cannot be told.
+
+    A scalar's is 0. PyTensor infers the shapes; nothing is compiled.
+    """
+    probe = {
+        symbol: pt.tensor(name, dtype=symbol.dtype, shape=(PROBE, *symbol.type.shape[1:]))
+        for name, symbol in symbols.items()
+        if columns[name].by_trial
+    }
+    probed = clone_replace(logps, replace=probe, rebuild_strict=False)
+    return [logp.type.shape[0] if logp.type.ndim else 0 for logp in probed]
+
+
 class ModelError(ValueError):
     """A likelihood that cannot be fitted as it is written; the message says what to change."""
 
 
-def subject_model(**parameters: Parameter) -> Callable[[Callable[..., Any]], SubjectModel]:
+def subject_model(
+    function: Callable[..., Any] | None = None, /, **parameters: Parameter
+) -> Callable[[Callable[..., Any]], SubjectModel]:
     """Declare the parameters of one subject's likelihood.
 
     The decorated function takes the parameters (natural space, scalars) and data columns (arrays over the
@@ -232,7 +258,8 @@ def subject_model(**parameters: Parameter) -> Callable[[Callable[..., Any]], Sub
     Raises
     ------
     ModelError
-        If the function does not take a declared parameter, has no data column, or a name cannot be used.
+        If the decorator is used without its parameters, or the function does not take a declared parameter, has no
+        data column, or a name cannot be used.
 
     Examples
     --------
@@ -243,6 +270,8 @@ def subject_model(**parameters: Parameter) -> Callable[[Callable[..., Any]], Sub
     >>> normal
     <subject model normal(level: Real) of y>
     """
+    if function is not None:
+        raise ModelError("declare the parameters in brackets, as in @em.subject_model(level=em.Real()).")
 
     def decorate(function: Callable[..., Any]) -> SubjectModel:
         columns = _check_signature(function, parameters)

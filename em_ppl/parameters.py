@@ -6,6 +6,7 @@ rate in (0, 1)). A *link* is the strictly increasing map from the first to the s
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,6 +84,10 @@ class Parameter:
     spread: float | None
 
     def __post_init__(self) -> None:
+        for name in ("low", "high", "start", "spread"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) and not (name == "spread" and value is None):
+                raise TypeError(f"{self.kind}: {name}={value!r} is no number.")
         if not self.low < self.high:
             raise ValueError(f"{self.kind}: low={self.low} must lie below high={self.high}.")
         if not self.low < self.start < self.high:

@@ -19,8 +19,8 @@ def starting_group(compiled: CompiledModel, structure: Structure) -> Group:
     """Make a wide group around the pooled mode: the parameters of everyone, were all subjects the same.
 
     A `Real` parameter can be in any unit, so its spread comes from the data too: from the scores of the subjects
-    at the pooled mode, g, and the mean information h, var(g) / h^2 estimates the variance of the subjects' own
-    estimates.
+    at the pooled mode, g, and their median information h (one subject's likelihood may jump there), var(g) / h^2
+    estimates the variance of the subjects' own estimates.
     """
     parameters = list(compiled.model.parameters.values())
     start = np.array([p.gaussian_start for p in parameters])
@@ -38,15 +38,16 @@ def starting_group(compiled: CompiledModel, structure: Structure) -> Group:
         return 0.5 * (pull * z**2).sum(1) - value.sum(), pull * z - gradient.sum(0)
 
     def information(z: FloatArray) -> FloatArray:
+        """Return each subject's, (subject, parameter, parameter)."""
         steps = 1e-3 * np.eye(len(z))
-        slopes = np.array([scores(z - s)[1].mean(0) - scores(z + s)[1].mean(0) for s in steps]) / 2e-3
-        return np.where(np.isfinite(slopes), (slopes + slopes.T) / 2, 0.0)
+        slopes = np.stack([scores(z - s)[1] - scores(z + s)[1] for s in steps], axis=1) / 2e-3
+        return np.where(np.isfinite(slopes), (slopes + slopes.transpose(0, 2, 1)) / 2, 0.0)
 
     origin = np.zeros(len(start))
-    hessian = len(some) * information(origin) + np.diag(pull)
+    hessian = information(origin).sum(0) + np.diag(pull)
     found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * len(some), longest_step=np.inf)
     z = found.point[0] if np.isfinite(found.value[0]) else origin
-    h, noise = np.diag(information(z)), scores(z)[1].var(0)
+    h, noise = np.median(np.diagonal(information(z), axis1=1, axis2=2), axis=0), scores(z)[1].var(0)
     known = from_data & (h > 0) & np.isfinite(noise)
     safe = np.where(known, h, 1.0)
     spread = np.where(known, spread * np.sqrt(np.maximum(noise / safe**2, 1 / safe)), spread)

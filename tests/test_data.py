@@ -50,7 +50,6 @@ def test_subjects_keep_their_order_when_a_trial_column_sorts_their_rows(table):
     assert data.subject.values.tolist() == ["bo", "cy", "ann"]
 
 
-@pytest.mark.xfail(reason="xarray's own error: 'trial' is found in both data_vars and coords", strict=True)
 @pytest.mark.parametrize("settings", [{}, {"trial": "trial"}], ids=["not named", "named as the order"])
 def test_a_table_may_have_a_column_called_trial(table, settings):
     data = em.from_dataframe(table.rename(columns={"when": "trial"}), subject="who", **settings)
