@@ -15,6 +15,7 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor import TensorVariable
 
@@ -182,7 +183,8 @@ class SubjectModel:
         for rv in scratch.observed_RVs:
             self._check_observed(scratch, rv, symbols)
         variables = [*scratch.observed_RVs, *scratch.potentials]
-        logps = scratch.logp(vars=variables, sum=False)
+        # PyTensor stabilises log(1 - sigmoid(x)) and its like when it compiles: too late for their slopes
+        logps = rewrite_graph(scratch.logp(vars=variables, sum=False), include=("stabilize",), clone=False)
         lengths = _leading_lengths(logps, symbols, columns)
         for rv, length in zip(scratch.observed_RVs, lengths, strict=False):
             if columns[rv.name].by_trial and length not in (0, PROBE, None):
