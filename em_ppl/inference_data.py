@@ -27,6 +27,7 @@ from em_ppl import compat
 from em_ppl.data import label_array
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
+from em_ppl.progress import Progress
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -36,7 +37,9 @@ __all__ = ["load", "save", "to_inference_data"]
 FORMAT = 1  # of the file; raised when `load` could no longer read an older one
 
 
-def to_inference_data(fit: Fit, *, draws: int, chains: int, random_seed: int | None, log_likelihood: bool) -> Any:
+def to_inference_data(
+    fit: Fit, *, draws: int, chains: int, random_seed: int | None, log_likelihood: bool, progressbar: bool
+) -> Any:
     """See `Fit.to_inference_data`."""
     for name, number in {"draws": draws, "chains": chains}.items():
         if not isinstance(number, numbers.Integral) or number < 1:
@@ -54,7 +57,8 @@ def to_inference_data(fit: Fit, *, draws: int, chains: int, random_seed: int | N
     groups["posterior"] = _posterior(fit, gaussian, sample, generator)
     groups["sample_stats"] = _sample_stats(fit, gaussian, sample)
     if log_likelihood:
-        groups["log_likelihood"] = _log_likelihood(fit, gaussian, sample)
+        with Progress(show=progressbar) as progress:
+            groups["log_likelihood"] = _log_likelihood(fit, gaussian, sample, progress)
     return compat.make_inference_data(groups, _attributes(fit))
 
 
@@ -121,20 +125,24 @@ def _sample_stats(fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, 
     return xr.Dataset({"log_q": (("chain", "draw", "subject"), log_density)}, coords=coords)
 
 
-def _log_likelihood(fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, Any]) -> xr.Dataset:
+def _log_likelihood(
+    fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, Any], progress: Progress
+) -> xr.Dataset:
     """Log-likelihood of every response and draw.
 
     Where every subject has every trial the dims are (chain, draw, subject, trial); else only the responses that
     exist are listed, along ``<name>_response`` with their subject and trial as coordinates, since ArviZ knows no gaps.
     """
     assert fit.model is not None
+    progress.say("compiling the log-likelihood of every trial")
     compiled = fit.model.compile(fit.data)
     chains, draws = gaussian.shape[:2]
     terms: dict[str, list[Any]] = {}
-    for x in gaussian.reshape(-1, *gaussian.shape[2:]):
+    for number, x in enumerate(gaussian.reshape(-1, *gaussian.shape[2:]), start=1):
         for name, values in compiled.pointwise_log_likelihood(x).items():
             present = compiled.subjects.present[name]
             terms.setdefault(name, []).append(values if present.all() else values[present])
+        progress.say(f"log-likelihood of draw {number} of {chains * draws}")
     variables = {}
     for name, rows in terms.items():
         array = _unsettle(np.array(rows)).reshape(chains, draws, *np.shape(rows[0]))
@@ -300,13 +308,14 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
         raise ValueError(f"{path} holds a fit to other columns than {model!r} reads: {', '.join(ours['columns'])}.")
 
     subjects, group, history = _unpack(_labels_from_text(found))
-    data = [observed, compat.read_group(idata, "constant_data")]
+    parts = [observed, compat.read_group(idata, "constant_data")]
+    data = [_labels_from_text(part) for part in parts if part is not None]
     return Fit(
         group=GroupEstimate(**group, structure=ours["structure"]),
         subjects=subjects,
         history=history,
         parameters=parameters,
-        data=xr.merge([_labels_from_text(part) for part in data if part is not None])[ours["columns"]],
+        data=xr.merge(data, join="exact", compat="no_conflicts")[ours["columns"]],
         settings=ours["settings"],
         model=model,
     )

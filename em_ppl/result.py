@@ -195,7 +195,13 @@ class Fit:
         return pd.DataFrame(table, index=pd.Index(list(self.parameters), name="parameter"))
 
     def to_inference_data(
-        self, *, draws: int = 500, chains: int = 2, random_seed: int | None = None, log_likelihood: bool = True
+        self,
+        *,
+        draws: int = 500,
+        chains: int = 2,
+        random_seed: int | None = None,
+        log_likelihood: bool = True,
+        progressbar: bool = True,
     ) -> Any:
         """Turn the fit into ArviZ InferenceData.
 
@@ -209,7 +215,10 @@ class Fit:
         random_seed : int, optional
             Seed of the draws; the fit's own, if left out.
         log_likelihood : bool
-            Whether to add the log-likelihood of every trial and draw, for ``az.loo``; it is the largest part.
+            Whether to add the log-likelihood of every trial and draw, for ``az.loo``; it is the largest part, and
+            the first time it is compiled.
+        progressbar : bool
+            Whether to show progress on the log-likelihood.
 
         Returns
         -------
@@ -219,12 +228,18 @@ class Fit:
         Raises
         ------
         ValueError
-            If the fit was loaded without its model and `log_likelihood` is asked for.
+            If the fit was loaded without its model and `log_likelihood` is asked for, or `draws` or `chains` is no
+            positive whole number.
         """
         from em_ppl.inference_data import to_inference_data
 
         return to_inference_data(
-            self, draws=draws, chains=chains, random_seed=random_seed, log_likelihood=log_likelihood
+            self,
+            draws=draws,
+            chains=chains,
+            random_seed=random_seed,
+            log_likelihood=log_likelihood,
+            progressbar=progressbar,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -237,7 +237,9 @@ def test_choices_that_are_all_but_sure_have_the_slope_of_their_log_odds(name):
     np.testing.assert_allclose(compiled.log_likelihood(x + further), 2 * value, rtol=1e-6)
     slope = value if name == "rescorla_wagner" else 2 * value  # per doubling: along log(beta), along x itself
     direction = further / (np.log(2.0) if name == "rescorla_wagner" else 1.0)
-    np.testing.assert_allclose((gradient * direction).sum(1), slope / (1 if name == "rescorla_wagner" else 2), rtol=1e-6)
+    np.testing.assert_allclose(
+        (gradient * direction).sum(1), slope / (1 if name == "rescorla_wagner" else 2), rtol=1e-6
+    )
 
 
 @every_model
