@@ -89,7 +89,8 @@ def e_step(
     start : ndarray
         (subject, parameter), where the searches begin.
     curvature : ndarray
-        (subject, parameter, parameter), Hessian of the negative log-likelihood near there; a guess will do.
+        (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do for all but
+        the shift, which takes it for the one at the mode; while EM converges it becomes that.
     corrected : bool
         Whether to compute the shift from mode to mean.
     """

@@ -1,0 +1,132 @@
+"""The mode search on functions whose minima are known, derivatives against closed forms, and the repair rule."""
+
+import numpy as np
+import pymc as pm
+import pytest
+from scipy import optimize
+
+import em_ppl as em
+from em_ppl.group import Group
+from em_ppl.modes import differentiate, e_step, laplace_covariance, minimise
+
+
+def rows(values_and_gradients):
+    """Make an objective of a function of points alone."""
+    return lambda z, index: values_and_gradients(z)
+
+
+def test_quadratics_end_at_their_minima():
+    generator = np.random.default_rng(0)
+    roots = generator.normal(size=(50, 3, 3))
+    a, centre = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(3), generator.normal(size=(50, 3)) * 5
+
+    def objective(z, index):
+        away = z - centre[index]
+        gradient = np.einsum("nij,nj->ni", a[index], away)
+        return 0.5 * (away * gradient).sum(1), gradient
+
+    found = minimise(objective, np.zeros((50, 3)), np.tile(np.eye(3), (50, 1, 1)), 1e-9, 3.0)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.point, centre, atol=1e-6)
+
+
+def test_rosenbrocks_valley_is_followed_to_its_end():
+    def rosenbrock(z):
+        return np.array([optimize.rosen(row) for row in z]), np.array([optimize.rosen_der(row) for row in z])
+
+    start = np.array([[-1.2, 1.0], [2.0, -2.0], [0.0, 0.0]])
+    found = minimise(rows(rosenbrock), start, np.tile(100 * np.eye(2), (3, 1, 1)), 1e-6, 3.0)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.point, 1.0, atol=1e-5)
+
+
+def test_where_a_function_is_no_number_the_step_is_shortened():
+    def log_barrier(z):  # -log z + z, NaN at z <= 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (z - np.log(z))[:, 0], 1 - 1 / z
+
+    found = minimise(rows(log_barrier), np.array([[1e-2], [30.0]]), np.ones((2, 1, 1)), 1e-8, 100.0)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.point, 1.0, rtol=1e-6)
+
+
+def test_a_function_without_a_minimum_is_not_called_converged():
+    found = minimise(rows(lambda z: (z[:, 0], np.ones_like(z))), np.zeros((1, 1)), np.ones((1, 1, 1)), 1e-6, 3.0)
+    assert not found.converged.any()
+
+
+def test_a_function_that_is_nowhere_finite_is_not_called_converged():
+    nothing = rows(lambda z: (np.full(len(z), np.nan), np.full_like(z, np.nan)))
+    found = minimise(nothing, np.zeros((2, 1)), np.ones((2, 1, 1)), 1e-6, 3.0)
+    assert not found.converged.any()
+
+
+# ---- derivatives
+
+
+@em.subject_model(rate=em.Positive())
+def counts(rate, y):
+    pm.Poisson("y", rate, observed=y)
+
+
+@pytest.fixture(scope="module")
+def poisson():
+    y = np.random.default_rng(1).poisson(3.0, (20, 6))
+    return counts.compile(em.from_subjects([{"y": row} for row in y])), y
+
+
+def test_derivatives_of_a_poisson_likelihood_are_its_closed_forms(poisson):
+    # n counts of sum s at log rate x: -log p = n exp(x) - s x + const, and all higher derivatives are n exp(x)
+    compiled, y = poisson
+    x = np.linspace(-1.0, 2.0, 20)[:, None]
+    rate = 6 * np.exp(x)
+    np.testing.assert_allclose(compiled.log_likelihood_gradient(x), y.sum(1, keepdims=True) - rate, rtol=1e-10)
+    scale = (1 / (rate + 1))[:, :, None]
+    hessian, bend = differentiate(compiled, x, compiled.log_likelihood_gradient(x), scale)
+    np.testing.assert_allclose(hessian[:, 0], rate, rtol=1e-6)
+    np.testing.assert_allclose(bend, scale[:, 0] * rate, rtol=1e-3)
+
+
+def two_e_steps(compiled, group):
+    """The second one has the curvature at the modes, which the shift needs."""
+    first = e_step(compiled, group, np.full((20, 1), 1.0), np.full((20, 1, 1), 18.0), corrected=True)
+    return e_step(compiled, group, first.mode, first.curvature, corrected=True)
+
+
+def test_e_step_on_a_poisson_likelihood(poisson):
+    compiled, y = poisson
+    group = Group(np.array([1.0]), np.array([[0.25]]), "diagonal")
+    found = two_e_steps(compiled, group)
+    assert found.converged.all()
+    for i, s in enumerate(y.sum(1)):
+        mode = optimize.brentq(lambda x, s=s: s - 6 * np.exp(x) - (x - 1.0) / 0.25, -5, 5, xtol=1e-12)
+        variance = 1 / (6 * np.exp(mode) + 4)
+        np.testing.assert_allclose(found.mode[i], mode, atol=1e-7)
+        np.testing.assert_allclose(found.covariance[i], variance, rtol=1e-6)
+        np.testing.assert_allclose(found.shift[i], 0.5 * variance**2 * 6 * np.exp(mode), rtol=1e-3)
+
+
+def test_the_shift_goes_most_of_the_way_from_mode_to_mean(poisson):
+    """The posterior mean by a fine sum over a grid."""
+    compiled, y = poisson
+    group = Group(np.array([1.0]), np.array([[0.25]]), "diagonal")
+    found = two_e_steps(compiled, group)
+    x = np.linspace(-3, 5, 20001)
+    for i, s in enumerate(y.sum(1)):
+        log_density = s * x - 6 * np.exp(x) - 2 * (x - 1.0) ** 2
+        weight = np.exp(log_density - log_density.max())
+        mean = (weight * x).sum() / weight.sum()
+        assert abs(found.mode[i, 0] - found.shift[i, 0] - mean) < 0.1 * abs(found.mode[i, 0] - mean)
+
+
+# ---- the repair rule
+
+
+def test_curvature_that_is_no_maximums_becomes_the_groups_own_in_that_direction():
+    group = Group(np.zeros(2), np.diag([4.0, 9.0]), "diagonal")
+    # in the group's units: curvature 1 + 3 along the first, 1 - 5 along the second parameter
+    curvature = np.array([np.diag([3.0 / 4.0, -5.0 / 9.0]), np.diag([3.0 / 4.0, 1.0 / 9.0])])
+    covariance, repaired = laplace_covariance(group, curvature)
+    assert repaired.tolist() == [True, False]
+    np.testing.assert_allclose(covariance[0], np.diag([1.0, 9.0]), atol=1e-12)
+    np.testing.assert_allclose(covariance[1], np.diag([1.0, 4.5]), atol=1e-12)
