@@ -56,26 +56,33 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
 
 
 def _about_group(fit: Fit) -> Iterator[str]:
-    """Name directions of the group in which the trials resolve nothing, and say which of two reasons it has."""
-    names = list(fit.parameters)
-    inverse = np.linalg.inv(np.linalg.cholesky(fit.group.covariance.values))
+    """Name directions of the group in which the trials resolve nothing, and say which reason it has."""
+    factor, start = np.linalg.cholesky(fit.group.covariance.values), np.asarray(fit.settings["starting_sd"])
+    inverse = np.linalg.inv(factor)
     left = inverse @ fit.subjects["laplace_covariance"].values.mean(0) @ inverse.T
+    collapsed = fit.group.sd.values / start < COLLAPSED
     parameters, mean = fit.parameters.values(), fit.group.mean.values
     bounded = np.array([p.link != "identity" for p in parameters])
     far = bounded & (np.abs(mean - [p.gaussian_start for p in parameters]) > FAR)
-    collapsed = fit.group.sd.values / np.asarray(fit.settings["starting_sd"]) < COLLAPSED
-    values, vectors = np.linalg.eigh(np.eye(len(names)) - left)
+    values, vectors = np.linalg.eigh(np.eye(len(start)) - left)
     for share, direction in zip(values, vectors.T, strict=True):
         if share >= UNRESOLVED:
             continue
-        involved = np.abs(direction) > 0.3
-        who = ", ".join(repr(name) for name, it_is in zip(names, involved, strict=True) if it_is)
-        if collapsed[involved].all():
-            yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
-        elif (far & involved).any():
+        # a combination of parameters, each in its starting SDs
+        weights = inverse.T @ direction * start
+        involved = np.abs(weights) > 0.3 * np.abs(weights).max()
+        who = ", ".join(repr(name) for name, it_is in zip(fit.parameters, involved, strict=True) if it_is)
+        if (far & involved).any():
             yield (
                 f"the group mean of {who} runs off towards a bound, where the likelihood is flat: these responses set "
                 "it no limit, as when they never vary. Its values say no more than that."
+            )
+        elif collapsed[involved].all():
+            yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
+        elif np.linalg.norm(factor @ direction / start) < COLLAPSED:
+            yield (
+                f"the group has no variance left in a combination of {who}, and a correlation is at its bound: these "
+                'data do not support a full covariance of them. Use covariance="diagonal".'
             )
         else:
             yield (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,13 +37,12 @@ def read_group(idata: Any, name: str) -> xr.Dataset | None:
 def write_netcdf(idata: Any, path: str | os.PathLike[str]) -> Path:
     """Write all or nothing: an interrupted save leaves an earlier file as it was."""
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        idata.to_netcdf(name, engine="h5netcdf")
-        os.replace(name, target)
+        idata.to_netcdf(str(part), engine="h5netcdf")
+        os.replace(part, target)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return target
 
 

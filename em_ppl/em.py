@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
+from em_ppl.advice import COLLAPSED
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.group import SMALLEST_SD, FloatArray, Group, Structure
 from em_ppl.model import ModelError, SubjectModel
@@ -78,8 +79,9 @@ def fit(
     covariance : {"diagonal", "full"}
         Whether parameters may covary over subjects, in Gaussian space.
     tol : float
-        EM has converged when no group mean moves by more than this many group SDs, and no log SD (or Cholesky
-        entry) by more than this number, in one unaccelerated step.
+        EM has converged when no group mean moves by more than this many group SDs (of one that has gone to 0: 5 % of
+        what it was at the start), and no log SD (or Cholesky entry) by more than this number, in one unaccelerated
+        step.
     max_iter : int
         Largest number of EM steps.
     random_seed : int
@@ -174,7 +176,7 @@ def iterate(
             update = group.maximise(subjects, smallest_sd)
 
             evidences.append(float(subjects.log_evidence.sum()))
-            changes.append(group.distance(update))
+            changes.append(group.distance(update, np.maximum(group.sd, COLLAPSED * unit)))
             done = Iterations(group, subjects, unit, evidences, changes, "interrupted")
             progress.step(iteration, evidences[-1], changes[-1], tol)
             mode, curvature = subjects.mode, subjects.curvature

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Structure = Literal["diagonal", "full"]
 
-SMALLEST_SD = 1e-6  # relative to the starting spread: below it the group has no spread that data could show
+SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
+# shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
+CREEPING = 0.02  # below it EM creeps, and takes scoring steps instead
+NOTHING = 1e-6  # below it trials say nothing at all, and rounding would
+NO_SPREAD = 1e-5  # an SD that has gone to 0 stays where its share is this: the evidence is that of 0 to 5 digits
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,17 @@ class Group:
     def _below(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return np.tril_indices(len(self.mean), -1)
 
-    def distance(self, other: Group) -> float:
-        """Largest difference in any free number, means in units of this group's SD."""
-        return float(np.abs(self.to_vector(self.sd) - other.to_vector(self.sd)).max())
+    def distance(self, other: Group, unit: FloatArray) -> float:
+        """Largest difference in any free number, means in `unit`."""
+        return float(np.abs(self.to_vector(unit) - other.to_vector(unit)).max())
 
     def maximise(self, subjects: Posteriors, smallest_sd: FloatArray) -> Group:
         r"""M-step: the group that is most probable given every subject's posterior.
 
         With modes m, Laplace covariances V and shifts w from mode to mean (0 for the classic estimator),
         mu = mean(m - w) and S = mean[V + r r' - w r' - r w'], r = m - mu (DESIGN.md, section 6).
-        Variances divide by the number of subjects, as in Huys et al. (2011).
+        Variances divide by the number of subjects, as in Huys et al. (2011). Where trials resolve next to nothing of
+        the group's variance, see `_scoring_steps`.
         """
         w = subjects.shift
         mean = (subjects.mode - w).mean(0)
@@ -108,7 +113,35 @@ class Group:
         covariance = (subjects.covariance.sum(0) + np.einsum("ni,nj->ij", r, r) - cross - cross.T) / len(r)
         if self.structure == "diagonal":
             covariance = np.diag(np.diag(covariance))
+        mean, covariance = self._scoring_steps(subjects, mean, covariance)
         return Group(mean, _no_thinner(covariance, smallest_sd), self.structure)
+
+    def _scoring_steps(
+        self, subjects: Posteriors, mean: FloatArray, covariance: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Lengthen EM's step where an SD goes to 0, so that it gets there.
+
+        EM moves a mean by the share of the way that trials resolve, and a log variance by the share's square: as an
+        SD goes to 0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and
+        the fixed point is the same. The space is that in which the group is standard Normal, along the parameters
+        (diagonal) or the directions that trials resolve apart (full).
+        """
+        inverse = np.linalg.inv(self.cholesky)
+        share = np.eye(len(mean)) - inverse @ subjects.covariance.mean(0) @ inverse.T
+        known, axes = np.linalg.eigh(share) if self.structure == "full" else (np.diag(share), np.eye(len(mean)))
+        creeps = (known > NOTHING) & (known < CREEPING)
+        if not creeps.any():
+            return mean, covariance
+        there = axes.T @ inverse
+        back = self.cholesky @ axes
+        step, variances = there @ (mean - self.mean), there @ covariance @ there.T
+        for j in np.flatnonzero(creeps):
+            longest = known[j] ** -0.5  # the SD of subjects' own estimates
+            step[j] = np.clip(step[j] / known[j], -longest, longest)
+            variance = 1 + (variances[j, j] - 1) / known[j] ** 2
+            variances[j, :] = variances[:, j] = 0.0
+            variances[j, j] = np.clip(variance, min(NO_SPREAD / known[j], 1.0), 4.0)
+        return self.mean + back @ step, back @ variances @ back.T
 
 
 def _no_thinner(covariance: FloatArray, smallest_sd: FloatArray) -> FloatArray:

@@ -58,10 +58,11 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
             label=f"group, {probability:.0%} of people",
         )  # fmt: skip
         axes.axvline(float(parameter.to_natural(centre)), color=GROUP, lw=1.5, label="group median")
-        axes.hlines(rank, low, high, color=SUBJECT, alpha=0.35, lw=min(2.0, 150 / len(mean)))
-        axes.plot(
-            middle, rank, ".", color=SUBJECT, ms=min(6.0, 3 + 60 / len(mean)), label=f"subject, {probability:.0%}"
-        )
+        axes.hlines(
+            rank, low, high, color=SUBJECT, alpha=0.35, lw=min(2.0, 150 / len(mean)),
+            label=f"subject, {probability:.0%} interval",
+        )  # fmt: skip
+        axes.plot(middle, rank, ".", color=SUBJECT, ms=min(6.0, 3 + 60 / len(mean)), label="subject, median")
         axes.set(xlabel=name, ylim=(0, len(mean) + 1))
         if parameter.link == "log" and middle.max() > 20 * middle.min():
             axes.set_xscale("log")
@@ -71,5 +72,5 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
             axes.set_yticklabels([])
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     return figure

@@ -495,9 +495,24 @@ def test_index_out_of_range_is_nan_for_that_subject_alone(function):
     assert np.isfinite(value[[0, 3]]).all()
 
 
-def test_index_out_of_range_of_a_long_axis_raises():
-    with pytest.raises(IndexError):
-        indexed(lambda q, i: q[i], np.zeros((2, 40)), [0, 40])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda q, i: q[i],
+        lambda q, i: q[pt.stack([i, i - 1])],
+        lambda q, i: pt.set_subtensor(q[i], 7.0),
+        lambda q, i: pt.inc_subtensor(q[pt.stack([i, 0])], 7.0),
+    ],
+    ids=["read", "read several", "set", "increment several"],
+)
+def test_index_out_of_range_of_a_long_axis_is_nan_too(function):
+    value, _ = indexed(function, np.ones((3, 40)), [0, 40, -41])
+    assert np.isnan(value.reshape(3, -1)).any(axis=1).tolist() == [False, True, True]
+
+
+def test_index_out_of_range_of_integers_raises():
+    with pytest.raises(IndexError, match="an index, such as a choice, is out of range"):
+        indexed(lambda q, i: q[i] * pt.arange(3)[i], Q, [0, 3, 0, 0])
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])

@@ -8,7 +8,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 import em_ppl as em
 from em_ppl.em import iterate
@@ -85,6 +85,36 @@ def laplace_evidence(fit, mean, sd):
     posteriors = e_step(compiled, group, start, curvature, corrected=False)
     assert posteriors.converged.all()
     return posteriors.log_evidence.sum()
+
+
+def test_an_sd_that_goes_to_0_leaves_the_likelihood_of_a_parameter_that_all_share():
+    """y_ij ~ N(x_i, sigma), x_i ~ N(m, s^2): the marginal likelihood in closed form, its maximum by SciPy."""
+
+    @em.subject_model(level=em.Real(), sigma=em.Positive())
+    def level_and_noise(level, sigma, y):
+        pm.Normal("y", level, sigma, observed=y)
+
+    # by chance, these people's SDs differ less than they would were sigma one for all
+    y = [np.random.default_rng(i).normal(i, 1.0, 4 + i) for i in range(5)]
+
+    def negative(vector):
+        m, log_s, log_sigma = vector
+        covariances = [np.exp(2 * log_s) + np.exp(2 * log_sigma) * np.eye(len(own)) for own in y]
+        return -sum(
+            stats.multivariate_normal(np.full(len(own), m), c).logpdf(own)
+            for own, c in zip(y, covariances, strict=True)
+        )
+
+    expected = optimize.minimize(negative, [2.0, 0.0, 0.0], tol=1e-10)
+    with pytest.warns(em.ConvergenceWarning, match="the group SD of 'sigma' has gone to 0"):
+        fit = em.fit(level_and_noise, em.from_subjects([{"y": own} for own in y]), progressbar=False)
+    assert fit.converged
+    assert fit.iterations < 100  # EM's plain steps shrink with the SD: thousands would not do
+    np.testing.assert_allclose(fit.log_evidence, -expected.fun, atol=1e-4)
+    m, log_s, log_sigma = expected.x
+    np.testing.assert_allclose(fit.group.mean, [m, log_sigma], atol=2e-4)
+    np.testing.assert_allclose(fit.group.sd[0], np.exp(log_s), rtol=2e-4)
+    assert fit.group.sd[1] < 0.01
 
 
 # --- fixed points, by their definition ------------------------------------------------------------------------------
@@ -202,6 +232,19 @@ def test_same_data_and_seed_give_the_same_bits_whatever_the_chunk_size(learners)
     for chunk_size in (128, 7, 1):
         for a, b in zip(first, bits(run(dataclasses.replace(compiled, chunk_size=chunk_size))), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_unequal_numbers_of_trials_give_the_same_bits_whatever_the_chunk_size(learners):
+    lengths = np.random.default_rng(2).integers(30, learners.sizes["trial"] + 1, learners.sizes["subject"])
+    compiled = rescorla_wagner.compile(learners.assign_coords(n_trials=("subject", lengths)))
+    x = np.random.default_rng(3).normal(size=compiled.shape)
+    value, gradient = compiled.value_and_gradient(x)
+    for chunk_size in (7, 1):
+        other = dataclasses.replace(compiled, chunk_size=chunk_size)
+        np.testing.assert_array_equal(other.value_and_gradient(x)[0], value)
+        np.testing.assert_array_equal(other.value_and_gradient(x)[1], gradient)
+        some = np.array([5, 3, 40])
+        np.testing.assert_array_equal(other.value_and_gradient(x[some], some)[1], gradient[some])
 
 
 def test_order_of_subjects_does_not_matter(learners, learner_fits):

@@ -23,6 +23,6 @@ def test_every_subject_is_drawn_with_its_interval_beside_the_group(learner_fits,
         np.testing.assert_allclose(axes.lines[0].get_xdata()[0], fit.summary()["median"][name])
     [legend] = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["group, 80% of people", "group median", "subject, 80%"]
+    assert texts == ["group, 80% of people", "group median", "subject, 80% interval", "subject, median"]
     figure.savefig(tmp_path / "fit.png")
     assert (tmp_path / "fit.png").stat().st_size > 10_000

@@ -191,6 +191,26 @@ def test_a_group_sd_that_goes_to_0_is_reported():
     assert result.group.mean.item() == pytest.approx(0.0, abs=1e-4)
 
 
+def test_a_correlation_that_goes_to_its_bound_is_reported():
+    """Two parameters of the same subjects, of which one is but a multiple of the other."""
+    generator = np.random.default_rng(6)
+    level = np.linspace(-2.0, 2.0, len(LABELS))
+    people = [{"y": generator.normal(a, 1.0, 200), "z": generator.normal(-3.0 * a, 1.0, 200)} for a in level]
+
+    @em.subject_model(a=em.Real(), b=em.Real())
+    def two(a, b, y, z):
+        pm.Normal("y", a, 1.0, observed=y)
+        pm.Normal("z", b, 1.0, observed=z)
+
+    data = em.from_subjects(people, subjects=LABELS)
+    z = -3.0 * data.y.mean("trial") + data.z - data.z.mean("trial")  # exactly so, as far as the means go
+    result, [message] = fit_and_warnings(two, data.assign(z=z), covariance="full")
+    assert "a combination of 'a', 'b'" in message
+    assert 'covariance="diagonal"' in message
+    assert result.converged
+    assert result.group.correlation[0, 1].item() == pytest.approx(-1.0, abs=1e-3)
+
+
 def test_parameters_are_named_without_numpys_wrapping():
     _, messages = fit_and_warnings(data=ALIKE)
     assert any("the group SD of 'level' has gone to 0" in m for m in messages)
