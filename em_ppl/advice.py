@@ -18,10 +18,13 @@ COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that
 
 FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
 
+ALONE = "there is one subject only, so the group has no spread: its mean is that subject's maximum-likelihood fit."
+
 
 def advise(fit: Fit) -> tuple[str, ...]:
     """Collect all that a careful reader should know."""
-    return tuple([*_about_em(fit), *_about_subjects(fit), *_about_group(fit)])
+    about_group = _about_group(fit) if fit.subjects.sizes["subject"] > 1 else [ALONE]
+    return tuple(dict.fromkeys([*_about_em(fit), *_about_subjects(fit), *about_group]))
 
 
 def _about_em(fit: Fit) -> Iterator[str]:

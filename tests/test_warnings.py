@@ -211,6 +211,14 @@ def test_a_correlation_that_goes_to_its_bound_is_reported():
     assert result.group.correlation[0, 1].item() == pytest.approx(-1.0, abs=1e-3)
 
 
+def test_one_subject_alone_is_its_maximum_likelihood_fit():
+    result, [message] = fit_and_warnings(data=DATA.isel(subject=[0]))
+    assert message.startswith("there is one subject only")
+    y = DATA.y.values[0]
+    assert result.group.mean.item() == pytest.approx(y.mean(), abs=1e-4)
+    assert result.group.mean_se.item() == pytest.approx(len(y) ** -0.5, rel=1e-3)
+
+
 def test_parameters_are_named_without_numpys_wrapping():
     _, messages = fit_and_warnings(data=ALIKE)
     assert any("the group SD of 'level' has gone to 0" in m for m in messages)
