@@ -99,12 +99,12 @@ class Group:
         return float(np.abs(self.to_vector(unit) - other.to_vector(unit)).max())
 
     def maximise(self, subjects: Posteriors, smallest_sd: FloatArray) -> Group:
-        r"""M-step: the group that is most probable given every subject's posterior.
+        """M-step: the group that is most probable given every subject's posterior.
 
         With modes m, Laplace covariances V and shifts w from mode to mean (0 for the classic estimator),
-        mu = mean(m - w) and S = mean[V + r r' - w r' - r w'], r = m - mu (DESIGN.md, section 6).
-        Variances divide by the number of subjects, as in Huys et al. (2011). Where trials resolve next to nothing of
-        the group's variance, see `_scoring_steps`.
+        mu = mean(m - w) and S = mean[V + r r' - w r' - r w'], r = m - mu: the step of Huys et al. (2011) for w = 0,
+        otherwise one whose fixed point is a stationary point of the Laplace marginal likelihood. Variances divide by
+        the number of subjects. Where trials resolve next to nothing of them, see `_scoring_steps`.
         """
         w = subjects.shift
         mean = (subjects.mode - w).mean(0)

@@ -126,7 +126,7 @@ class SubjectModel:
         data : Dataset
             From `em_ppl.from_dataframe` or `em_ppl.from_subjects`, or your own with dims (subject, trial).
         compile_kwargs : mapping, optional
-            Passed on to `pytensor.function`, as in PyMC; ``{"mode": "JAX"}`` for instance.
+            Passed on to `pytensor.function`, as in PyMC; ``{"mode": "FAST_COMPILE"}`` for instance.
 
         Returns
         -------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,10 +27,6 @@ from em_ppl.models.rescorla_wagner import simulate as simulate_rescorla_wagner
 from em_ppl.models.rescorla_wagner_two_rates import simulate as simulate_two_rates
 from em_ppl.models.risky_choice import design
 from em_ppl.models.risky_choice import simulate as simulate_risky
-
-# em_ppl.parameters hands PyTensor the largest float as a bound, and PyTensor tries it as float32 first: delete this
-# line when the bounds of Parameter.symbolic are np.float64
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 
 # ---- one subject's log-likelihood, trial by trial; x is in Gaussian space, t holds the columns
 
@@ -254,13 +251,14 @@ def test_likelihood_is_what_the_simulator_used(case):
     np.testing.assert_allclose(case.model.compile(data).log_likelihood(x), used, rtol=1e-10)
 
 
-# a skewed subject is named, as it should be; what is tested here is that parameters are found again
-@pytest.mark.filterwarnings("ignore:the posterior of:em_ppl.ConvergenceWarning")
 @every_model
 def test_fit_finds_the_parameters_again(case):
     """60 subjects (seeds 20 and 21), the trials and groups of CASES; any warning is an error."""
     x, data = simulated(case.name)
-    fit = em.fit(case.model, data, progressbar=False)
+    with warnings.catch_warnings():
+        if case.name == "rescorla_wagner_two_rates":  # a skewed subject is named, as it should be
+            warnings.filterwarnings("ignore", "the posterior of", em.ConvergenceWarning)
+        fit = em.fit(case.model, data, progressbar=False)
     assert fit.converged
     found, table = fit.subjects["natural"].to_pandas(), fit.summary()
     truth = case.draw(60, seed=20)[1]
