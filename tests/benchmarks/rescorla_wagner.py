@@ -3,7 +3,7 @@
     python tests/benchmarks/rescorla_wagner.py [--prototype FOLDER]
 
 Gradient: the batched one-subject likelihood, written naturally (``q[c]``) and with scalar states, against the same
-graph with the subject axis written by hand. Fit: `em_ppl.fit` without compiling, against the prototype that the package
+graphs with the subject axis written by hand. Fit: `em_ppl.fit` without compiling, against the prototype that the package
 began from (``em.py`` in FOLDER), both to a change of 1e-4.
 """
 
@@ -55,7 +55,7 @@ def scalars(alpha, beta, choice, reward):
     pm.Bernoulli("choice", logit_p=beta * pt.concatenate([pt.zeros(1), (q1 - q0)[:-1]]), observed=choice)
 
 
-def by_hand() -> Callable[..., list[np.ndarray]]:
+def scalars_by_hand() -> Callable[..., list[np.ndarray]]:
     """The graph of `scalars` with the subject axis written by hand: (subject,) states over (trial, subject) data."""
     x, choice, reward = pt.dmatrix("x"), pt.lmatrix("choice"), pt.dmatrix("reward")
     alpha, beta, start = pt.sigmoid(x[:, 0]), pt.exp(x[:, 1]), pt.zeros_like(x[:, 0])
@@ -67,6 +67,22 @@ def by_hand() -> Callable[..., list[np.ndarray]]:
     q0, q1 = pytensor.scan(learn, **settings, strict=True, return_updates=False)
     before = pt.concatenate([start[None], (q1 - q0)[:-1]])
     value = pm.logp(pm.Bernoulli.dist(logit_p=beta * before), choice.T).sum(0)
+    return pytensor.function([x, choice, reward], [value, pytensor.grad(value.sum(), x)], trust_input=True)
+
+
+def natural_by_hand() -> Callable[..., list[np.ndarray]]:
+    """The graph of `natural` with the subject axis written by hand: ``q[subject, c]``."""
+    x, choice, reward = pt.dmatrix("x"), pt.lmatrix("choice"), pt.dmatrix("reward")
+    alpha, beta, start = pt.sigmoid(x[:, 0]), pt.exp(x[:, 1]), pt.zeros_like(x)
+
+    def learn(c, r, q, alpha):
+        own = q[pt.arange(q.shape[0]), c]
+        return pt.set_subtensor(own, own + alpha * (r - own))
+
+    settings = {"sequences": [choice.T, reward.T], "outputs_info": [start], "non_sequences": [alpha]}
+    q = pytensor.scan(learn, **settings, strict=True, return_updates=False)
+    before = pt.concatenate([start[None], q[:-1]])
+    value = pm.logp(pm.Categorical.dist(logit_p=beta[:, None] * before), choice.T).sum(0)
     return pytensor.function([x, choice, reward], [value, pytensor.grad(value.sum(), x)], trust_input=True)
 
 
@@ -89,10 +105,12 @@ def learners() -> xr.Dataset:
 def compare_gradients(data: xr.Dataset) -> None:
     """Print microseconds per subject, and ratios of medians."""
     x = np.random.default_rng(2).normal([0.2, 1.0], [1.0, 0.5], (N_SUBJECTS, 2))
-    hand, arrays = by_hand(), [data["choice"].values, data["reward"].values]
+    hand, arrays = scalars_by_hand(), [data["choice"].values, data["reward"].values]
     compiled = {model.name: model.compile(data) for model in (natural, scalars)}
     calls = {name: lambda c=c: c.value_and_gradient(x) for name, c in compiled.items()}
-    calls["by hand"] = lambda: hand(x, *arrays)
+    calls["scalars by hand"] = lambda: hand(x, *arrays)
+    hand_natural = natural_by_hand()
+    calls["natural by hand"] = lambda: hand_natural(x, *arrays)
     for name, call in calls.items():  # also compiles
         np.testing.assert_allclose(call()[1], hand(x, *arrays)[1], rtol=1e-8, atol=1e-8, err_msg=name)
     times = {name: [] for name in calls}
@@ -101,7 +119,8 @@ def compare_gradients(data: xr.Dataset) -> None:
             times[name].append(cpu(call, 50) / N_SUBJECTS * 1e6)
     medians = {name: float(np.median(t)) for name, t in times.items()}
     for name, median in medians.items():
-        print(f"gradient, {name:8s} {median:6.1f} us a subject   {median / medians['by hand']:.2f} x by hand")
+        ratio = f"   {median / medians[twin]:.2f} x by hand" if (twin := f"{name} by hand") in medians else ""
+        print(f"gradient, {name:15s} {median:6.1f} us a subject{ratio}")
 
 
 def compare_fits(data: xr.Dataset, prototype: Path | None) -> None:
