@@ -3,8 +3,8 @@
     python tests/benchmarks/rescorla_wagner.py [--prototype FOLDER]
 
 Gradient: the batched one-subject likelihood, written naturally (``q[c]``) and with scalar states, against the same
-graphs with the subject axis written by hand. Fit: `em_ppl.fit` without compiling, against the prototype that the package
-began from (``em.py`` in FOLDER), both to a change of 1e-4.
+graphs with the subject axis written by hand. Fit: `em_ppl.fit` without compiling, against the prototype that the
+package began from (``em.py`` in FOLDER), both to a change of 1e-4.
 """
 
 from __future__ import annotations
