@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.data import label_text
+from em_ppl.group import COLLAPSED
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
 
 UNRESOLVED = 1e-3  # share of the group's variance that trials resolve: below it they say nothing
-COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that is small, not what the trials say
 
 FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
 

@@ -136,8 +136,7 @@ def from_subjects(
     if isinstance(people, pd.DataFrame):
         raise TypeError("from_subjects needs one entry a subject; one table of all is for em.from_dataframe.")
     if columns is not None and len(set(columns)) < len(columns):
-        twice = next(name for i, name in enumerate(columns) if name in columns[:i])
-        raise ValueError(f"columns names {twice!r} twice.")
+        raise ValueError(f"columns names {_first_repeated(columns)!r} twice.")
     if isinstance(people, Mapping):
         if subjects is not None:
             raise ValueError("the keys of a mapping are the subjects' labels: leave subjects=... out.")
@@ -222,13 +221,16 @@ def _assemble(labels: list[Any], people: list[dict[str, Array]]) -> xr.Dataset:
     if not people:
         raise ValueError("there are no subjects.")
     if len(set(labels)) < len(labels):
-        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
-        raise ValueError(f"subject {twice!r} occurs twice: labels must be unique.")
+        raise ValueError(f"subject {_first_repeated(labels)!r} occurs twice: labels must be unique.")
     _check_names(labels, people)
     lengths = np.array([_n_trials(p, label) for p, label in zip(people, labels, strict=True)])
     variables = {name: _pad(name, [p[name] for p in people], labels, int(lengths.max())) for name in people[0]}
     coords = {"subject": label_array(labels), "trial": np.arange(lengths.max()), "n_trials": ("subject", lengths)}
     return xr.Dataset(variables, coords=coords)
+
+
+def _first_repeated(items: Sequence[Any]) -> Any:
+    return next(item for i, item in enumerate(items) if item in items[:i])
 
 
 def _check_names(labels: list[Any], people: list[dict[str, Array]]) -> None:

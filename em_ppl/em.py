@@ -17,9 +17,8 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
-from em_ppl.advice import COLLAPSED
 from em_ppl.compiled import CompiledModel, compile_model
-from em_ppl.group import SMALLEST_SD, FloatArray, Group, Structure
+from em_ppl.group import COLLAPSED, SMALLEST_SD, FloatArray, Group, Structure
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import Posteriors, differentiate, e_step, predict_modes
 from em_ppl.progress import Progress

@@ -16,10 +16,11 @@ FloatArray = NDArray[np.float64]
 Structure = Literal["diagonal", "full"]
 
 SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
+COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that is small, not what the trials say
 # shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
 CREEPING = 0.02  # below it EM creeps, and takes scoring steps instead
 NOTHING = 1e-6  # below it trials say nothing at all, and rounding would
-NO_SPREAD = 1e-5  # an SD that has gone to 0 stays where its share is this: the evidence is that of 0 to 5 digits
+NO_SPREAD = 1e-5  # an SD that goes to 0 stops where its share is this: 0 itself has no standard Normal space
 
 
 @dataclass(frozen=True)

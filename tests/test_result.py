@@ -55,19 +55,15 @@ def test_summary(learner_fits):
 def test_standard_errors_of_sds_are_alike_however_the_group_is_written(learner_fits):
     """A diagonal covariance read as a full one: the delta method must not care."""
     group = learner_fits["corrected"].group
-    full = em.GroupEstimate(**{**vars(group), "structure": "full"})
-    assert full.plain.structure == "full"
-    widened = np.zeros((5, 5))
-    widened[:4, :4] = group.free_covariance
-    free = np.append(group.free.values, 0.0)
     full = em.GroupEstimate(
         mean=group.mean,
         covariance=group.covariance,
-        free=group.free.copy(data=group.free.values).pad(free=(0, 1), constant_values=0.0),
+        free=group.free.pad(free=(0, 1), constant_values=0.0),
         free_covariance=group.free_covariance.pad(free=(0, 1), free_2=(0, 1), constant_values=0.0),
         structure="full",
     )
-    assert len(full.free) == len(free)
+    assert full.plain.structure == "full"
+    assert len(full.free) == len(group.free) + 1
     np.testing.assert_allclose(full.sd_se, group.sd_se, rtol=1e-6)
 
 
