@@ -5,12 +5,16 @@ from importlib.metadata import version as _version
 from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
 from em_ppl.compiled import BatchingWarning, CompiledModel
 from em_ppl.data import from_dataframe, from_subjects
+from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
 from em_ppl.em import ConvergenceWarning, fit
+from em_ppl.estimators import ImportanceSampling, Quadrature
+from em_ppl.group import GroupPrior
+from em_ppl.group_estimate import GroupEstimate, WaldTest
 from em_ppl.inference_data import load
 from em_ppl.model import ModelError, SubjectModel, subject_model
 from em_ppl.parameters import Interval, Parameter, Positive, Real, Unit
 from em_ppl.plots import plot_subjects
-from em_ppl.result import Fit, GroupEstimate
+from em_ppl.result import Fit
 
 __version__ = _version("em-ppl")
 

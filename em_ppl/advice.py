@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.data import label_text
-from em_ppl.group import COLLAPSED
+from em_ppl.group import COLLAPSED, FloatArray
+from em_ppl.m_step import resolved_share
+from em_ppl.parameters import Parameter
+from em_ppl.uncertainty import UNRESOLVED
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
-
-UNRESOLVED = 1e-3  # share of the group's variance that trials resolve: below it they say nothing
 
 FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
 
@@ -24,7 +25,7 @@ ALONE = "there is one subject only, so the group has no spread: its mean is that
 def advise(fit: Fit) -> tuple[str, ...]:
     """Collect all that a careful reader should know."""
     about_group = _about_group(fit) if fit.subjects.sizes["subject"] > 1 else [ALONE]
-    return tuple(dict.fromkeys([*_about_em(fit), *_about_subjects(fit), *about_group]))
+    return tuple(dict.fromkeys([*_about_em(fit), *_about_subjects(fit), *about_group, *_about_shared(fit)]))
 
 
 def _about_em(fit: Fit) -> Iterator[str]:
@@ -60,38 +61,64 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
 
 def _about_group(fit: Fit) -> Iterator[str]:
     """Name directions of the group in which the trials resolve nothing, and say which reason it has."""
-    factor, start = np.linalg.cholesky(fit.group.covariance.values), np.asarray(fit.settings["starting_sd"])
-    inverse = np.linalg.inv(factor)
-    left = inverse @ fit.subjects["laplace_covariance"].values.mean(0) @ inverse.T
-    collapsed = fit.group.sd.values / start < COLLAPSED
-    parameters, mean = fit.parameters.values(), fit.group.mean.values
-    bounded = np.array([p.link != "identity" for p in parameters])
-    far = bounded & (np.abs(mean - [p.gaussian_start for p in parameters]) > FAR)
-    values, vectors = np.linalg.eigh(np.eye(len(start)) - left)
-    for share, direction in zip(values, vectors.T, strict=True):
-        if share >= UNRESOLVED:
-            continue
-        # a combination of parameters, each in its starting SDs
-        weights = inverse.T @ direction * start
-        involved = np.abs(weights) > 0.3 * np.abs(weights).max()
-        who = ", ".join(repr(name) for name, it_is in zip(fit.parameters, involved, strict=True) if it_is)
-        if (far & involved).any():
+    group, levels, names = fit.group.plain, fit.group.design.levels, fit.group.varying
+    start, parameters = group.model.unit[group.model.varying], [fit.parameters[name] for name in names]
+    far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
+    shares = resolved_share(group, fit.subjects["mode"].values, fit.subjects["laplace_covariance"].values)
+    for level, share in enumerate(shares):
+        factor, inverse = group.cholesky[level], group.inverse_cholesky[level]
+        among = f" among {fit.group.design.by}={levels[level]}" if levels else ""
+        collapsed = group.sd[level] / start < COLLAPSED
+        for known, direction in zip(*_directions(share), strict=True):
+            if known >= UNRESOLVED:
+                continue
+            # a combination of parameters, each in its starting SDs
+            weights = inverse.T @ direction * start
+            involved = np.abs(weights) > 0.3 * np.abs(weights).max()
+            who = ", ".join(repr(name) for name, it_is in zip(names, involved, strict=True) if it_is) + among
+            if (far & involved).any():
+                yield (
+                    f"the group mean of {who} runs off towards a bound, where the likelihood is flat: these responses "
+                    "set it no limit, as when they never vary. Its values say no more than that."
+                )
+            elif collapsed[involved].all():
+                yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
+            elif np.linalg.norm(factor @ direction / start) < COLLAPSED:
+                yield (
+                    f"the group has no variance left in a combination of {who}, and a correlation is at its bound: "
+                    'these data do not support a full covariance of them. Use covariance="diagonal".'
+                )
+            else:
+                yield (
+                    f"the data say nothing about {'' if involved.sum() == 1 else 'some combination of '}{who}: it is "
+                    "not identified, and its group values depend on where the search began. Fix it, or change the "
+                    "model."
+                )
+
+
+def _directions(share: FloatArray) -> tuple[FloatArray, FloatArray]:
+    values, vectors = np.linalg.eigh(share)
+    return values, vectors.T
+
+
+def _about_shared(fit: Fit) -> Iterator[str]:
+    for name, x, se in zip(
+        fit.group.shared["shared_parameter"].values, fit.group.shared.values, fit.group.shared_se.values, strict=True
+    ):
+        if _is_far(fit.parameters[name], x):
             yield (
-                f"the group mean of {who} runs off towards a bound, where the likelihood is flat: these responses set "
-                "it no limit, as when they never vary. Its values say no more than that."
+                f"the shared parameter {name!r} runs off towards a bound, where the likelihood is flat: these "
+                "responses set it no limit. Its value says no more than that."
             )
-        elif collapsed[involved].all():
-            yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
-        elif np.linalg.norm(factor @ direction / start) < COLLAPSED:
+        elif not np.isfinite(se):
             yield (
-                f"the group has no variance left in a combination of {who}, and a correlation is at its bound: these "
-                'data do not support a full covariance of them. Use covariance="diagonal".'
+                f"the data say nothing about the shared parameter {name!r}: its value depends on where the search "
+                "began. Fix it, or change the model."
             )
-        else:
-            yield (
-                f"the data say nothing about {'' if involved.sum() == 1 else 'some combination of '}{who}: it is not "
-                "identified, and its group values depend on where the search began. Fix it, or change the model."
-            )
+
+
+def _is_far(parameter: Parameter, x: float) -> bool:
+    return parameter.link != "identity" and abs(x - parameter.gaussian_start) > FAR
 
 
 def _who(table: xr.Dataset, mask: xr.DataArray) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 with warnings.catch_warnings():
     # ArviZ 0.23 announces ArviZ 1 at every import
@@ -52,3 +54,17 @@ def read_netcdf(path: str | os.PathLike[str]) -> Any:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return tree.load()
     return az.InferenceData.from_netcdf(str(path), engine="h5netcdf")
+
+
+def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pareto-smooth the importance weights of each row, (subject, draw): log weights on the same scale, and k-hat."""
+    if IS_TREE:
+        from arviz_stats.base import array_stats
+
+        smoothed, k = array_stats.psislw(-log_weights, axis=-1)  # it takes log-likelihoods that are to be left out
+    else:
+        smoothed, k = az.psislw(log_weights)
+    # ArviZ normalises; the smallest weight is never smoothed, and tells by how much
+    rows, smallest = np.arange(len(log_weights)), np.where(np.isfinite(log_weights), log_weights, np.inf).argmin(1)
+    scale = log_weights[rows, smallest] - np.asarray(smoothed)[rows, smallest]
+    return np.asarray(smoothed) + scale[:, None], np.asarray(k)

@@ -1,7 +1,8 @@
-"""Expectation-maximisation with a Laplace E-step: the group, and every subject's parameters under it.
+"""Expectation-maximisation: the group, and every subject's parameters under it.
 
 Huys et al. (2011, PLoS Comput. Biol. 7, e1002028) for the classic estimator; the corrected one replaces modes by
-second-order posterior means, so that EM ends at a stationary point of the Laplace marginal likelihood.
+second-order posterior means, so that EM ends at a stationary point of the Laplace marginal likelihood; the exact one
+integrates, and ends at that of the marginal likelihood itself.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
 from em_ppl.compiled import CompiledModel, compile_model
-from em_ppl.group import COLLAPSED, SMALLEST_SD, FloatArray, Group, Structure
+from em_ppl.data import check_dataset
+from em_ppl.design import Design, make_design, make_group_model
+from em_ppl.distributions import Distribution, Laplace, Normal
+from em_ppl.e_step import Posteriors, e_step
+from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, Rule, exact_integration
+from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Structure
+from em_ppl.m_step import m_step
 from em_ppl.model import ModelError, SubjectModel
-from em_ppl.modes import Posteriors, differentiate, e_step, predict_modes
+from em_ppl.modes import differentiate, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.result import Fit
-from em_ppl.start import search_widely, starting_group
+from em_ppl.start import search_widely, starting_point
+from em_ppl.uncertainty import information
 
 __all__ = ["ConvergenceWarning", "fit"]
 
-Estimator = Literal["corrected", "laplace"]
-
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
+NEAR = 1e-2  # exact EM begins where corrected EM has come so near
 
 
 class ConvergenceWarning(UserWarning):
@@ -42,7 +49,6 @@ class Iterations:
 
     group: Group
     subjects: Posteriors
-    starting_sd: FloatArray
     log_evidence: list[float]
     change: list[float]
     status: str
@@ -52,8 +58,12 @@ def fit(
     model: SubjectModel,
     data: xr.Dataset,
     *,
-    estimator: Estimator = "corrected",
+    estimator: Estimator | Quadrature | ImportanceSampling = "corrected",
     covariance: Structure = "diagonal",
+    covariates: str | Mapping[str, str] | None = None,
+    covariance_by: str | None = None,
+    distribution: Distribution | None = None,
+    prior: GroupPrior | None = None,
     tol: float = 1e-5,
     max_iter: int = 500,
     random_seed: int = 0,
@@ -71,20 +81,34 @@ def fit(
         One subject's likelihood, see `subject_model`.
     data : Dataset
         From `from_dataframe` or `from_subjects`, or your own with dims (subject, trial).
-    estimator : {"corrected", "laplace"}
-        ``"laplace"`` takes each mode for a mean, as Huys et al. (2011), pyEM and emfit do. ``"corrected"`` takes
-        the second-order posterior mean; it maximises the Laplace approximation of the marginal likelihood, as TMB
-        and lme4 do, and is far less biased with few trials a subject.
+    estimator : {"corrected", "laplace", "exact"}, Quadrature or ImportanceSampling
+        How the E-step takes expectations over a subject's posterior. ``"laplace"`` takes each mode for a mean, as Huys
+        et al. (2011), pyEM and emfit do. ``"corrected"`` takes the second-order posterior mean; it maximises the
+        Laplace approximation of the marginal likelihood, as TMB and lme4 do, and is far less biased with few trials a
+        subject. ``"exact"`` maximises the marginal likelihood itself, by adaptive quadrature with up to three varying
+        parameters and by importance sampling with more; give `Quadrature` or `ImportanceSampling` to choose.
     covariance : {"diagonal", "full"}
         Whether parameters may covary over subjects, in Gaussian space.
+    covariates : str or mapping of str to str, optional
+        A formula such as ``"~ age + diagnosis"`` for the group mean of every parameter, or a mapping from parameters to
+        formulas (those left out have none). The data hold the covariates, one value a subject (see the `people` of
+        `from_dataframe`). Coefficients are in Gaussian space.
+    covariance_by : str, optional
+        A covariate, such as a diagnosis, each value of which has a covariance of its own.
+    distribution : Distribution, optional
+        What subjects are drawn from: `Normal`, if left out; `StudentT`, `Cauchy` or `Laplace` for heavy tails, so that
+        an outlying subject does not drag the rest.
+    prior : GroupPrior, optional
+        Of the group's means and SDs, for few subjects; none, if left out.
     tol : float
         EM has converged when no group mean moves by more than this many group SDs (of one that has gone to 0: 5 % of
-        what it was at the start), and no log SD (or Cholesky entry) by more than this number, in one unaccelerated
-        step.
+        what it was at the start), no log SD (or Cholesky entry) by more than this number, and no shared parameter by
+        more than this many of its spreads, in one unaccelerated step.
     max_iter : int
         Largest number of EM steps.
     random_seed : int
-        For the further starting points of the mode search. Equal seeds give equal bits.
+        For the further starting points of the mode search, and the draws of importance sampling. Equal seeds give equal
+        bits.
     progressbar : bool
         Whether to show progress.
     compile_kwargs : mapping, optional
@@ -101,7 +125,8 @@ def fit(
         If the model cannot work as it is written, or a subject's log-likelihood is -inf or NaN wherever the
         search begins.
     ValueError
-        If the data do not fit the model, or an argument is none of its choices.
+        If the data do not fit the model, a covariate is missing or varies within a subject, or an argument is none of
+        its choices.
 
     Warns
     -----
@@ -121,8 +146,15 @@ def fit(
     >>> fit.group.mean.round(3).values  # the mean of all, 2.533
     array([2.533])
     """
-    _check_choices(estimator=(estimator, Estimator), covariance=(covariance, Structure))
+    _check_choices(covariance=(covariance, Structure))
     _check_numbers(tol, max_iter, random_seed)
+    _check_kinds(model, distribution, prior)
+    varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
+    integration = _integration(estimator, len(varying))
+    distribution = distribution or Normal()
+    if isinstance(distribution, Laplace) and covariance == "full":
+        raise ValueError('a Laplace group has independent parameters: use covariance="diagonal", or a Student-t group.')
+    design = make_design(check_dataset(data), varying, covariates, covariance_by)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
@@ -131,14 +163,28 @@ def fit(
         compiled_at = time.perf_counter()
         progress.say("looking for a place to start")
         generator = np.random.default_rng(random_seed)
-        done = iterate(compiled, estimator, covariance, tol, max_iter, generator, progress)
+        group = starting_group(compiled, design, covariance, distribution, prior)
+        start = group, *starting_modes(compiled, group, generator)
+        settings: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "generator": generator, "progress": progress}
+        if integration is None:
+            rule: Rule | str = str(estimator)
+        else:
+            rule = integration.rule(compiled.shape[0], len(varying), np.random.default_rng(random_seed))
+            near = iterate(compiled, *start, "corrected", **settings | {"tol": max(tol, NEAR)})
+            start = near.group, near.subjects.laplace.mode, near.subjects.laplace.curvature
+        done = iterate(compiled, *start, rule, **settings)
+        progress.say("standard errors")
+        known = information(compiled, done.group, done.subjects, exact=integration is not None)
+        progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
     result = Fit.make(
         compiled,
+        design,
         done.group,
         done.subjects,
-        estimator=estimator,
+        known,
+        integration,
+        estimator=estimator if isinstance(estimator, str) else "exact",
         status=done.status,
-        starting_sd=done.starting_sd.tolist(),
         log_evidence=done.log_evidence,
         change=done.change,
         tol=tol,
@@ -151,19 +197,33 @@ def fit(
     return result
 
 
+def starting_group(
+    compiled: CompiledModel,
+    design: Design,
+    structure: Structure,
+    distribution: Distribution,
+    prior: GroupPrior | None,
+) -> Group:
+    """Make a wide group around the parameters that suit everyone best, were all subjects the same."""
+    start, unit = starting_point(compiled)
+    model = make_group_model(design, compiled.model.parameters, unit, structure, distribution, prior)
+    covariances = np.tile(np.diag(unit[model.varying] ** 2), (model.n_levels, 1, 1))
+    return Group(model, model.coefficients_near(start), covariances, start[model.shared])
+
+
 def iterate(
     compiled: CompiledModel,
-    estimator: Estimator,
-    structure: Structure,
+    group: Group,
+    mode: FloatArray,
+    curvature: FloatArray,
+    estimator: Rule | str,
+    *,
     tol: float,
     max_iter: int,
     generator: np.random.Generator,
     progress: Progress,
 ) -> Iterations:
     """Alternate E-step and M-step, accelerated, until the group stands still."""
-    group = starting_group(compiled, structure)
-    unit, smallest_sd = group.sd, SMALLEST_SD * group.sd
-    mode, curvature = starting_modes(compiled, group, generator)
     accelerate, wide_searches = Anderson(), WIDE_SEARCHES
     done: Iterations | None = None
     evidences: list[float] = []
@@ -171,14 +231,14 @@ def iterate(
     status = "max_iter"
     try:
         for iteration in range(1, max_iter + 1):
-            subjects = e_step(compiled, group, mode, curvature, corrected=estimator == "corrected")
-            update = group.maximise(subjects, smallest_sd)
+            subjects = e_step(compiled, group, mode, curvature, estimator)
+            update = m_step(compiled, group, subjects)
 
             evidences.append(float(subjects.log_evidence.sum()))
-            changes.append(group.distance(update, np.maximum(group.sd, COLLAPSED * unit)))
-            done = Iterations(group, subjects, unit, evidences, changes, "interrupted")
+            changes.append(distance(group, update))
+            done = Iterations(group, subjects, evidences, changes, "interrupted")
             progress.step(iteration, evidences[-1], changes[-1], tol)
-            mode, curvature = subjects.mode, subjects.curvature
+            mode, curvature = subjects.laplace.mode, subjects.laplace.curvature
 
             if changes[-1] < tol:
                 status = "converged"
@@ -191,9 +251,9 @@ def iterate(
                 wide_searches, accelerate, status = wide_searches - 1, Anderson(), "max_iter"
                 continue
 
-            extrapolated = accelerate(group.to_vector(unit), update.to_vector(unit))
-            group = group.from_vector(extrapolated, unit)
-            mode = predict_modes(group, subjects)
+            extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
+            group = group.from_vector(extrapolated * group.units)
+            mode = predict_modes(group, subjects.laplace)
     except KeyboardInterrupt:
         if done is None:
             raise
@@ -202,21 +262,53 @@ def iterate(
     return replace(done, status=status)
 
 
+def distance(group: Group, other: Group) -> float:
+    """How far apart two groups are: see `tol` of `fit`."""
+    unit = group.model.unit
+    sd = np.maximum(group.sd, COLLAPSED * unit[group.model.varying])[group.model.level]
+    of_means = np.abs((other.location - group.location) / sd).max()
+    of_rest = np.abs((other.to_vector() - group.to_vector()) / group.units)[len(group.coefficients) :].max()
+    return float(max(of_means, of_rest))
+
+
 def starting_modes(
     compiled: CompiledModel, group: Group, generator: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Search from the group mean and from further points of the wide starting group; keep the best."""
-    mean = np.tile(group.mean, (compiled.shape[0], 1))
-    slope = compiled.value_and_gradient(mean)[1]
-    scale = np.tile(group.covariance, (len(mean), 1, 1))
-    curvature, _ = differentiate(compiled, mean, slope, scale)
+    mean, varying = group.location, group.model.varying
+    slope = compiled.value_and_gradient(group.complete(mean))[1]
+    second, _ = differentiate(compiled, group, mean, slope, root=group.factor())
+    curvature = (second[:, varying] + second[:, varying].transpose(0, 2, 1)) / 2
     mode, _ = search_widely(compiled, group, mean, curvature, generator)
-    if not np.isfinite(compiled.log_likelihood(mode)).all():
+    x = group.complete(mode)
+    if not np.isfinite(compiled.log_likelihood(x)).all():
         raise ModelError(
-            f"{compiled.model.name}: {compiled.explain(mode)}. No starting point gave this subject a finite "
+            f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
             "log-likelihood: check its data, and the bounds of the likelihood."
         )
     return mode, curvature
+
+
+def _integration(
+    estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int
+) -> Quadrature | ImportanceSampling | None:
+    if isinstance(estimator, Quadrature | ImportanceSampling):
+        return estimator
+    _check_choices(estimator=(estimator, Estimator))
+    return exact_integration(n_varying) if estimator == "exact" else None
+
+
+def _check_kinds(model: SubjectModel, distribution: Distribution | None, prior: GroupPrior | None) -> None:
+    if not isinstance(model, SubjectModel):
+        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+    if all(parameter.shared for parameter in model.parameters.values()):
+        raise ModelError(f"{model.name}: every parameter is shared, so that subjects do not differ: let one vary.")
+    if distribution is not None and not isinstance(distribution, Distribution):
+        raise TypeError(
+            f"distribution={distribution!r} must be em.Normal(), em.StudentT(df=...), em.Cauchy() or em.Laplace()."
+        )
+    if prior is not None and not isinstance(prior, GroupPrior):
+        raise TypeError(f"prior={prior!r} must be em.GroupPrior(...).")
 
 
 def _check_numbers(tol: float, max_iter: int, random_seed: int) -> None:

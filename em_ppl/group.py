@@ -1,233 +1,274 @@
-"""The group: a Normal in Gaussian space, its M-step, and how well the subjects determine it."""
+"""The group: how subjects' parameters are distributed in Gaussian space.
+
+Subject i's varying parameters scatter around its location X_i b with covariance S (or with the covariance of the class
+that it belongs to); shared parameters are the same for all. Without covariates X_i is the identity and b the mean.
+"""
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from em_ppl.modes import Posteriors
+from em_ppl.distributions import Distribution
+
+__all__ = ["GroupPrior"]
 
 FloatArray = NDArray[np.float64]
+Index = NDArray[np.intp]
 Structure = Literal["diagonal", "full"]
 
-SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
 COLLAPSED = 0.05  # of the SD that the search began with: then it is the SD that is small, not what the trials say
-# shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
-CREEPING = 0.02  # below it EM creeps, and takes scoring steps instead
-NOTHING = 1e-6  # below it trials say nothing at all, and rounding would
-NO_SPREAD = 1e-5  # an SD that goes to 0 stops where its share is this: 0 itself has no standard Normal space
 
 
 @dataclass(frozen=True)
-class Group:
-    """A Normal over subjects' parameters, Gaussian space.
+class GroupPrior:
+    """A weakly informative prior of the group, for studies with few subjects (penalised EM).
+
+    Parameters
+    ----------
+    mean_spread : float or None
+        Each group mean is Normal around its parameter's starting value, with this many of the parameter's spreads as
+        its SD (a covariate's coefficient likewise, around 0). None: flat, as for a `Real` that declares no spread.
+    sd_shape : float
+        The density of each group SD is proportional to SD^(sd_shape - 1): a Gamma distribution with a rate that goes to
+        0. At 2, an SD of 0 is impossible and the group variance divides by N - 1 instead of N; at 1, the prior is flat.
+        With a full covariance it is the density det(S)^((sd_shape - 1) / 2) (a Wishart).
+
+    References
+    ----------
+    Chung, Y., Rabe-Hesketh, S., Dorie, V., Gelman, A., & Liu, J. (2013). A nondegenerate penalized likelihood estimator
+    for variance parameters in multilevel models. Psychometrika, 78, 685-709. https://doi.org/10.1007/s11336-013-9328-2
+
+    Examples
+    --------
+    >>> import em_ppl as em
+    >>> em.GroupPrior(mean_spread=None)
+    GroupPrior(mean_spread=None, sd_shape=2.0)
+    """
+
+    mean_spread: float | None = 3.0
+    sd_shape: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.mean_spread is not None and not (isinstance(self.mean_spread, numbers.Real) and self.mean_spread > 0):
+            raise ValueError(f"GroupPrior: mean_spread={self.mean_spread!r} must be a positive number, or None.")
+        if not isinstance(self.sd_shape, numbers.Real) or not 1 <= self.sd_shape < np.inf:
+            raise ValueError(f"GroupPrior: sd_shape={self.sd_shape!r} must be a number, at least 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupModel:
+    """What a group can be: chosen by the user, and fixed while EM runs.
 
     Attributes
     ----------
-    mean : ndarray
-        (parameter,)
-    covariance : ndarray
-        (parameter, parameter)
+    design : ndarray
+        X, (subject, parameter, coefficient): each coefficient belongs to one varying parameter.
+    level : ndarray of int
+        Which covariance is whose, (subject,).
     structure : {"diagonal", "full"}
         Whether parameters may covary.
+    distribution : Distribution
+        What subjects are drawn from.
+    prior : GroupPrior or None
+        Of the group's own numbers.
+    varying, shared : ndarray of int
+        Which of the declared parameters differ between subjects, and which do not.
+    unit : ndarray
+        What each declared parameter is measured in: a wide spread, Gaussian space.
+    centre, spread : ndarray
+        Starting value and spread as declared, (declared parameter,); a spread that is not declared is inf.
     """
 
-    mean: FloatArray
-    covariance: FloatArray
+    design: FloatArray
+    level: Index
     structure: Structure
+    distribution: Distribution
+    prior: GroupPrior | None
+    varying: Index
+    shared: Index
+    unit: FloatArray
+    centre: FloatArray
+    spread: FloatArray
+
+    @property
+    def joint(self) -> bool:
+        """Whether one weight of a heavy-tailed distribution serves all parameters of a subject."""
+        return self.structure == "full"
+
+    @cached_property
+    def n_levels(self) -> int:
+        """Number of covariances."""
+        return int(self.level.max()) + 1
+
+    @cached_property
+    def members(self) -> FloatArray:
+        """Who belongs to which covariance, (level, subject), 0 and 1."""
+        return (self.level == np.arange(self.n_levels)[:, None]).astype(float)
+
+    @cached_property
+    def belongs_to(self) -> Index:
+        """Which varying parameter each coefficient is of, (coefficient,)."""
+        return np.abs(self.design).sum(0).argmax(0)
+
+    @cached_property
+    def typical(self) -> FloatArray:
+        """Root mean square of each coefficient's covariate, (coefficient,)."""
+        return np.asarray(np.sqrt((self.design**2).sum(1).mean(0)))
+
+    def coefficients_near(self, x: FloatArray) -> FloatArray:
+        """Return the coefficients that bring every subject closest to x, (declared parameter,)."""
+        n, p, k = self.design.shape
+        return np.asarray(np.linalg.lstsq(self.design.reshape(n * p, k), np.tile(x[self.varying], n), rcond=None)[0])
+
+    @property
+    def below(self) -> tuple[Index, Index]:
+        """Where a Cholesky factor has free numbers below its diagonal."""
+        n = len(self.varying) if self.structure == "full" else 0
+        return np.tril_indices(n, -1)
+
+    def take(self, subjects: Index) -> GroupModel:
+        """Return the same for some of the subjects."""
+        return GroupModel(
+            self.design[subjects], self.level[subjects], self.structure, self.distribution, self.prior,
+            self.varying, self.shared, self.unit, self.centre, self.spread,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A distribution of subjects' parameters, Gaussian space.
+
+    Attributes
+    ----------
+    model : GroupModel
+        What it can be.
+    coefficients : ndarray
+        b, (coefficient,); without covariates the mean, (parameter,).
+    covariances : ndarray
+        S of each class of subjects, (level, parameter, parameter); a scale matrix, where tails are heavy.
+    shared : ndarray
+        Parameters that are the same for all, (shared parameter,).
+    """
+
+    model: GroupModel
+    coefficients: FloatArray
+    covariances: FloatArray
+    shared: FloatArray
+
+    @cached_property
+    def location(self) -> FloatArray:
+        """Where each subject is expected, (subject, parameter)."""
+        return np.asarray(self.model.design @ self.coefficients)
 
     @cached_property
     def cholesky(self) -> FloatArray:
-        """L with L L' = covariance."""
-        return np.linalg.cholesky(self.covariance)
+        """L with L L' = S, (level, parameter, parameter)."""
+        return np.linalg.cholesky(self.covariances)
+
+    @cached_property
+    def inverse_cholesky(self) -> FloatArray:
+        """Inverse of L, (level, parameter, parameter)."""
+        return np.linalg.inv(self.cholesky)
 
     @cached_property
     def precision(self) -> FloatArray:
-        """Inverse covariance, exactly symmetric."""
-        inverse = np.linalg.inv(self.cholesky)
-        return np.asarray(inverse.T @ inverse)
+        """Inverse of S, exactly symmetric, (level, parameter, parameter)."""
+        return self.inverse_cholesky.transpose(0, 2, 1) @ self.inverse_cholesky
 
     @property
     def sd(self) -> FloatArray:
-        """Standard deviations, (parameter,)."""
-        return np.sqrt(np.diag(self.covariance))
+        """Standard deviations (scales, where tails are heavy), (level, parameter)."""
+        return np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+
+    # --- the space in which the group has location 0 and scale 1 ------------------------------------------------------
+
+    def factor(self, rows: Index | None = None) -> FloatArray:
+        """L of each subject, (subject, parameter, parameter)."""
+        return self.cholesky[self.model.level if rows is None else self.model.level[rows]]
+
+    def standardise(self, x: FloatArray, rows: Index | None = None) -> FloatArray:
+        """Carry x, (subject, ..., parameter), to the space in which the group is standard."""
+        away = x - _spread(self.location if rows is None else self.location[rows], x.ndim)
+        level = self.model.level if rows is None else self.model.level[rows]
+        return np.einsum("nij,n...j->n...i", self.inverse_cholesky[level], away)
+
+    def unstandardise(self, z: FloatArray, rows: Index | None = None) -> FloatArray:
+        """Undo `standardise`."""
+        location = self.location if rows is None else self.location[rows]
+        return _spread(location, z.ndim) + np.einsum("nij,n...j->n...i", self.factor(rows), z)
 
     def log_density(self, x: FloatArray) -> FloatArray:
-        """Log density of each row of x, with constants."""
-        z = self.standardise(x)
-        log_determinant = 2 * np.log(np.diag(self.cholesky)).sum()
-        return np.asarray(-0.5 * ((z**2).sum(1) + log_determinant + len(self.mean) * np.log(2 * np.pi)))
+        """Log density of x, (subject, ..., parameter), with constants; (subject, ...)."""
+        return self.log_density_of_standardised(self.standardise(x))
 
-    def standardise(self, x: FloatArray) -> FloatArray:
-        """Carry x to the space in which the group is standard Normal, row by row."""
-        return np.asarray((x - self.mean) @ np.linalg.inv(self.cholesky).T)
+    def log_density_of_standardised(self, z: FloatArray) -> FloatArray:
+        """`log_density` of what has been standardised."""
+        log_root = np.log(np.diagonal(self.cholesky, axis1=1, axis2=2)).sum(1)[self.model.level]
+        constant = self.model.distribution.log_constant(z.shape[-1], self.model.joint)
+        potential = self.model.distribution.potential(z, self.model.joint)
+        return np.asarray(constant - log_root.reshape(-1, *[1] * (potential.ndim - 1)) - potential)
 
-    def unstandardise(self, z: FloatArray) -> FloatArray:
-        """Undo `standardise`."""
-        return self.mean + z @ self.cholesky.T
+    def pull(self, z: FloatArray) -> FloatArray:
+        """Gradient of the negative log density by z."""
+        return np.asarray(self.model.distribution.weight(z, self.model.joint) * z)
 
-    # EM is a fixed-point map on vectors: means, log Cholesky diagonal, and what stands below it
+    def curvature(self, z: FloatArray) -> FloatArray:
+        """Hessian of the negative log density by z."""
+        return self.model.distribution.curvature(z, self.model.joint)
 
-    def to_vector(self, unit: FloatArray) -> FloatArray:
-        """Free numbers of the group: means and log SDs in `unit`, then (full) the Cholesky factor's lower part."""
-        factor = self.cholesky
-        diagonal = np.diag(factor)
-        parts = [self.mean / unit, np.log(diagonal / unit)]
-        if self.structure == "full":
-            parts.append((factor / diagonal[:, None])[self._below])
-        return np.concatenate(parts)
+    def complete(self, x: FloatArray) -> FloatArray:
+        """Add the shared parameters to varying ones, (..., varying) -> (..., declared), in the order of declaration."""
+        if not len(self.model.shared):
+            return x
+        declared = np.empty((*x.shape[:-1], len(self.model.varying) + len(self.model.shared)))
+        declared[..., self.model.varying] = x
+        declared[..., self.model.shared] = self.shared
+        return declared
 
-    def from_vector(self, vector: FloatArray, unit: FloatArray) -> Group:
-        """Make the group of the same structure that `to_vector` described."""
-        p = len(self.mean)
-        factor = np.eye(p)
-        if self.structure == "full":
-            factor[self._below] = vector[2 * p :]
-        factor *= (np.exp(vector[p : 2 * p]) * unit)[:, None]
-        return Group(vector[:p] * unit, factor @ factor.T, self.structure)
+    # --- EM is a fixed-point map on vectors ---------------------------------------------------------------------------
 
-    @property
-    def _below(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        return np.tril_indices(len(self.mean), -1)
+    def to_vector(self) -> FloatArray:
+        """Free numbers: b, the log of each L's diagonal, (full) what is below it per diagonal entry, shared ones."""
+        diagonal = np.diagonal(self.cholesky, axis1=1, axis2=2)
+        rows, columns = self.model.below
+        below = (self.cholesky / diagonal[:, :, None])[:, rows, columns]
+        return np.concatenate([self.coefficients, np.log(diagonal).ravel(), below.ravel(), self.shared])
 
-    def distance(self, other: Group, unit: FloatArray) -> float:
-        """Largest difference in any free number, means in `unit`."""
-        return float(np.abs(self.to_vector(unit) - other.to_vector(unit)).max())
-
-    def maximise(self, subjects: Posteriors, smallest_sd: FloatArray) -> Group:
-        """M-step: the group that is most probable given every subject's posterior.
-
-        With modes m, Laplace covariances V and shifts w from mode to mean (0 for the classic estimator),
-        mu = mean(m - w) and S = mean[V + r r' - w r' - r w'], r = m - mu: the step of Huys et al. (2011) for w = 0,
-        otherwise one whose fixed point is a stationary point of the Laplace marginal likelihood. Variances divide by
-        the number of subjects. Where trials resolve next to nothing of them, see `_scoring_steps`.
-        """
-        w = subjects.shift
-        mean = (subjects.mode - w).mean(0)
-        r = subjects.mode - mean
-        cross = np.einsum("ni,nj->ij", w, r)
-        covariance = (subjects.covariance.sum(0) + np.einsum("ni,nj->ij", r, r) - cross - cross.T) / len(r)
-        if self.structure == "diagonal":
-            covariance = np.diag(np.diag(covariance))
-        mean, covariance = self._scoring_steps(subjects, mean, covariance)
-        return Group(mean, _no_thinner(covariance, smallest_sd), self.structure)
-
-    def _scoring_steps(
-        self, subjects: Posteriors, mean: FloatArray, covariance: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Lengthen EM's step where an SD goes to 0, so that it gets there.
-
-        EM moves a mean by the share of the way that trials resolve, and a log variance by the share's square: as an
-        SD goes to 0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and
-        the fixed point is the same. The space is that in which the group is standard Normal, along the parameters
-        (diagonal) or the directions that trials resolve apart (full).
-        """
-        inverse = np.linalg.inv(self.cholesky)
-        share = np.eye(len(mean)) - inverse @ subjects.covariance.mean(0) @ inverse.T
-        known, axes = np.linalg.eigh(share) if self.structure == "full" else (np.diag(share), np.eye(len(mean)))
-        creeps = (known > NOTHING) & (known < CREEPING)
-        if not creeps.any():
-            return mean, covariance
-        there = axes.T @ inverse
-        back = self.cholesky @ axes
-        step, variances = there @ (mean - self.mean), there @ covariance @ there.T
-        for j in np.flatnonzero(creeps):
-            longest = known[j] ** -0.5  # the SD of subjects' own estimates
-            step[j] = np.clip(step[j] / known[j], -longest, longest)
-            variance = 1 + (variances[j, j] - 1) / known[j] ** 2
-            variances[j, :] = variances[:, j] = 0.0
-            variances[j, j] = np.clip(variance, min(NO_SPREAD / known[j], 1.0), 4.0)
-        return self.mean + back @ step, back @ variances @ back.T
-
-
-def _no_thinner(covariance: FloatArray, smallest_sd: FloatArray) -> FloatArray:
-    """Keep a covariance positive definite where the data leave no variance between subjects."""
-    values, vectors = np.linalg.eigh(covariance / np.outer(smallest_sd, smallest_sd))
-    if values[0] >= 1:
-        return covariance
-    scaled = vectors * np.sqrt(np.maximum(values, 1))
-    return scaled @ scaled.T * np.outer(smallest_sd, smallest_sd)
-
-
-@dataclass(frozen=True)
-class GroupUncertainty:
-    """Normal approximation to the group's parameters: the means, log SDs and (full) correlation part.
-
-    Attributes
-    ----------
-    vector : ndarray
-        The estimate, as `Group.to_vector` with unit 1 has it.
-    covariance : ndarray
-        Its covariance, the inverse observed information. NaN for numbers that the data do not determine, an SD that
-        has gone to 0 for instance; the others' is then that with these held fixed.
-    """
-
-    vector: FloatArray
-    covariance: FloatArray
+    def from_vector(self, vector: FloatArray) -> Group:
+        """Make the group that `to_vector` described."""
+        k, (levels, p, _) = len(self.coefficients), self.covariances.shape
+        rows, columns = self.model.below
+        coefficients, log_diagonal, below, shared = np.split(vector, np.cumsum([k, levels * p, levels * len(rows)]))
+        factor = np.tile(np.eye(p), (levels, 1, 1))
+        factor[:, rows, columns] = below.reshape(levels, len(rows))
+        factor *= np.exp(log_diagonal).reshape(levels, p, 1)
+        return Group(self.model, coefficients, factor @ factor.transpose(0, 2, 1), shared)
 
     @property
-    def standard_errors(self) -> FloatArray:
-        """Square roots of the diagonal."""
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(np.diag(self.covariance))
+    def units(self) -> FloatArray:
+        """What each free number is measured in: parameters' spreads for b and shared ones, 1 for the rest."""
+        model, ones = self.model, np.ones(len(self.to_vector()) - len(self.coefficients) - len(self.shared))
+        of_coefficients = model.unit[model.varying][model.belongs_to] / model.typical
+        return np.concatenate([of_coefficients, ones, model.unit[model.shared]])
+
+    def cholesky_slopes(self) -> FloatArray:
+        """Derivative of each class's L by each of its free numbers, (level, number, parameter, parameter)."""
+        levels, p, _ = self.cholesky.shape
+        rows, columns = self.model.below
+        slopes = np.zeros((levels, p + len(rows), p, p))
+        for k in range(p):
+            slopes[:, k, k] = self.cholesky[:, k]
+        for k, (i, j) in enumerate(zip(rows, columns, strict=True), start=p):
+            slopes[:, k, i, j] = self.cholesky[:, i, i]
+        return slopes
 
 
-def uncertainty(group: Group, subjects: Posteriors) -> GroupUncertainty:
-    """Observed information of the group from the Laplace evidence, in closed form.
-
-    Each subject is summarised by a Normal likelihood with centre y and covariance C, so that y ~ N(mu, S + C).
-    Then W = (S + C)^-1 = S^-1 - S^-1 V S^-1 and W (y - mu) = S^-1 (m - mu): C, which need not be positive definite,
-    is never formed. The uncertainty of S is part of it.
-    """
-    one, p = np.ones_like(group.mean), len(group.mean)
-    vector, precision = group.to_vector(one), group.precision
-    w = precision - precision @ subjects.covariance @ precision  # (subject, p, p)
-    wr = (subjects.mode - subjects.shift - group.mean) @ precision
-    slopes = _covariance_slopes(group, vector)  # dS / d(number), for the numbers after the means
-
-    information = np.zeros((len(vector), len(vector)))
-    information[:p, :p] = w.sum(0)
-    for a, first in enumerate(slopes, start=p):
-        first_wr = wr @ first
-        information[:p, a] = information[a, :p] = np.einsum("nij,nj->i", w, first_wr)
-        for b, second in enumerate(slopes, start=p):
-            trace = np.einsum("nij,jk,nkl,li->", w, first, w, second, optimize=True)
-            information[a, b] = np.einsum("ni,nij,nj->", first_wr, w, wr @ second, optimize=True) - 0.5 * trace
-    return GroupUncertainty(vector, _invert_what_is_determined(information, always=p))
-
-
-def _invert_what_is_determined(information: FloatArray, always: int) -> FloatArray:
-    """Invert the information after dropping numbers, the worst first, until it is positive; the first `always` stay."""
-    kept = np.arange(len(information))
-    while True:
-        part = information[np.ix_(kept, kept)]
-        scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
-        values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
-        if values[0] > 1e-12 or len(kept) == always:
-            break
-        kept = np.delete(kept, always + np.abs(vectors[always:, 0]).argmax())
-    covariance = np.full_like(information, np.nan)
-    if values[0] > 1e-12:
-        covariance[np.ix_(kept, kept)] = np.linalg.inv(part)
-    return covariance
-
-
-def _covariance_slopes(group: Group, vector: FloatArray) -> list[FloatArray]:
-    """Differentiate the covariance by each free number after the means."""
-    factor, p = group.cholesky, len(group.mean)
-    slopes = []
-    for k in range(p):  # log diagonal: scales row k of the factor
-        row = np.zeros_like(factor)
-        row[k] = factor[k]
-        slopes.append(row @ factor.T + factor @ row.T)
-    if group.structure == "full":
-        for i, j in zip(*group._below, strict=True):
-            cell = np.zeros_like(factor)
-            cell[i, j] = factor[i, i]
-            slopes.append(cell @ factor.T + factor @ cell.T)
-    return slopes
+def _spread(location: FloatArray, ndim: int) -> FloatArray:
+    """Give (subject, parameter) further dimensions between the two."""
+    return location.reshape(len(location), *[1] * (ndim - 2), location.shape[1])

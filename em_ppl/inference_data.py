@@ -2,9 +2,10 @@
 
 Groups: ``posterior`` (draws), ``fit`` (what the algorithm found, mean vector and covariance matrix named as pymc-extras
 names those of a Laplace fit, with a leading subject dim), ``log_likelihood``, ``sample_stats``, ``observed_data``,
-``constant_data``. Variables of the posterior: each parameter by its own name, (subject), natural space; ``gaussian``
-(subject, parameter); ``group_mean`` and ``group_sd`` (parameter), Gaussian space; ``group_median`` (parameter), natural
-space; with a full covariance ``group_correlation`` (parameter, parameter_2).
+``constant_data``. Variables of the posterior: each parameter by its own name, (subject), natural space, a shared one
+without subject; ``gaussian`` (subject, parameter); ``group_mean`` and ``group_sd`` (parameter), Gaussian space;
+``group_median`` (parameter), natural space; with a full covariance ``group_correlation`` (parameter, parameter_2); with
+covariates ``group_coefficients`` (coefficient).
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from numpy.typing import NDArray
 
 from em_ppl import compat
 from em_ppl.data import label_array
+from em_ppl.design import Design, make_group_model, people_table
+from em_ppl.distributions import Laplace, Normal, StudentT
+from em_ppl.estimators import ImportanceSampling, Quadrature
+from em_ppl.group import Group, GroupPrior
+from em_ppl.group_estimate import GroupEstimate
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save", "to_inference_data"]
 
-FORMAT = 1  # of the file; raised when `load` could no longer read an older one
+FORMAT = 2  # of the file; raised when `load` can no longer read an older one
 
 
 def to_inference_data(
@@ -52,83 +58,123 @@ def to_inference_data(
     seed = fit.settings["random_seed"] if random_seed is None else random_seed
     generator = np.random.default_rng(seed)
     sample = {"chain": np.arange(chains), "draw": np.arange(draws)}
-    gaussian = _draw_subjects(fit, (chains, draws), generator)
+    drawn = _draw_groups(fit, chains * draws, generator)
+    gaussian, log_density = _draw_subjects(fit, drawn, generator)
     groups = _lasting_groups(fit)
-    groups["posterior"] = _posterior(fit, gaussian, sample, generator)
-    groups["sample_stats"] = _sample_stats(fit, gaussian, sample)
+    groups["posterior"] = _posterior(fit, gaussian, drawn, sample)
+    log_q = (("chain", "draw", "subject"), log_density.reshape(chains, draws, -1))
+    coords = {**sample, "subject": fit.subjects["subject"].values}
+    groups["sample_stats"] = xr.Dataset({"log_q": log_q}, coords=coords)
     if log_likelihood:
         with Progress(show=progressbar) as progress:
-            groups["log_likelihood"] = _log_likelihood(fit, gaussian, sample, progress)
+            x = np.array([group.complete(own) for group, own in zip(drawn, gaussian, strict=True)])
+            groups["log_likelihood"] = _log_likelihood(fit, x, sample, progress)
     return compat.make_inference_data(groups, _attributes(fit))
 
 
 # --- draws --------------------------------------------------------------------------------------------------------
 
 
-def _draw_subjects(fit: Fit, size: tuple[int, int], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw from every subject's Laplace approximation, (chain, draw, subject, parameter), Gaussian space."""
-    mean = fit.subjects["posterior_mean"].values
-    factor = np.linalg.cholesky(fit.subjects["laplace_covariance"].values)
-    noise = generator.standard_normal((*size, *mean.shape))
-    return np.asarray(mean + np.einsum("nij,cdnj->cdni", factor, noise))
+def _draw_groups(fit: Fit, n: int, generator: np.random.Generator) -> list[Group]:
+    """Draw groups from the Normal approximation of the free numbers; one that has none stays at its estimate."""
+    estimate, error = fit.group.free.values, fit.group.free_covariance.values
+    known = np.isfinite(np.diag(error))
+    vectors = np.tile(estimate, (n, 1))
+    vectors[:, known] += generator.standard_normal((n, known.sum())) @ np.linalg.cholesky(error[np.ix_(known, known)]).T
+    return [fit.group.plain.from_vector(vector) for vector in vectors]
 
 
-def _posterior(
-    fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, Any], generator: np.random.Generator
-) -> xr.Dataset:
-    chain_draw, names = ("chain", "draw"), list(fit.parameters)
-    variables: dict[str, Any] = {
-        name: ((*chain_draw, "subject"), parameter.to_natural(gaussian[..., k]))
-        for k, (name, parameter) in enumerate(fit.parameters.items())
-    }
-    groups = _draw_groups(fit, gaussian.shape[:2], generator)
-    by_parameter = (*chain_draw, "parameter")
-    median = np.stack([p.to_natural(groups["mean"][..., k]) for k, p in enumerate(fit.parameters.values())], axis=-1)
-    variables |= {
-        "gaussian": ((*chain_draw, "subject", "parameter"), gaussian),
-        "group_mean": (by_parameter, groups["mean"]),
-        "group_sd": (by_parameter, groups["sd"]),
-        "group_median": (by_parameter, median),
-    }
+def _draw_subjects(
+    fit: Fit, groups: list[Group], generator: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw every subject's parameters GIVEN each drawn group, (draw, subject, parameter), and their log density.
+
+    A subject's trials are summarised by the Normal likelihood that, together with the estimated group, gives its
+    posterior mean and covariance; under another group the posterior is the Normal that this likelihood gives there.
+    """
+    trials = _normal_likelihoods(fit)
+    drawn, log_density = [], []
+    for group in groups:
+        mean, root = _normal_posteriors(group, *trials, _weights(fit))
+        noise = generator.standard_normal(mean.shape)
+        drawn.append(mean + np.einsum("nij,nj->ni", root, noise))
+        log_density.append(-0.5 * (noise**2 + np.log(2 * np.pi)).sum(1) - np.linalg.slogdet(root)[1])
+    return np.array(drawn), np.array(log_density)
+
+
+def _weights(fit: Fit) -> NDArray[np.float64]:
+    """How much each subject counts in a heavy-tailed group; 1 in a Normal one, (subject, parameter)."""
+    return np.asarray(fit.subjects.get("weight", xr.ones_like(fit.subjects["mode"])).values)
+
+
+def _normal_likelihoods(fit: Fit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision of each subject's trials, and precision times centre; the precision need not be positive."""
+    group, root_weight = fit.group.plain, np.sqrt(_weights(fit))
+    prior = group.precision[group.model.level] * root_weight[:, :, None] * root_weight[:, None, :]
+    precision = np.linalg.inv(fit.subjects["posterior_covariance"].values)
+    pulled = np.einsum("nij,nj->ni", precision, fit.subjects["posterior_mean"].values)
+    return precision - prior, pulled - np.einsum("nij,nj->ni", prior, group.location)
+
+
+def _normal_posteriors(
+    group: Group, precision: NDArray[np.float64], pulled: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and a root of the covariance of every subject under a group.
+
+    In the space where the group is standard; a direction in which the precision is not positive takes the group's own,
+    as in the Laplace approximation.
+    """
+    factor = group.factor() / np.sqrt(weight)[:, :, None]
+    z_precision = np.eye(factor.shape[-1]) + factor.transpose(0, 2, 1) @ precision @ factor
+    values, vectors = np.linalg.eigh(z_precision)
+    vectors = vectors / np.sqrt(np.where(values < 1e-8, 1.0, values))[:, None, :]
+    towards = pulled - np.einsum("nij,nj->ni", precision, group.location)
+    z = np.einsum("nij,nkj,nlk,nl->ni", vectors, vectors, factor, towards, optimize=True)
+    return group.location + np.einsum("nij,nj->ni", factor, z), factor @ vectors
+
+
+def _posterior(fit: Fit, gaussian: NDArray[np.float64], groups: list[Group], sample: Mapping[str, Any]) -> xr.Dataset:
+    """Label the draws."""
+    size, names, estimate = tuple(map(len, sample.values())), fit.group.varying, fit.group
+
+    def put(values: Any, *dims: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        array = np.asarray(values)
+        return (*sample, *dims), array.reshape(*size, *array.shape[1:])
+
+    mean = np.array([group.location.mean(0) for group in groups])
+    shared = np.array([group.shared for group in groups])
+    by = () if estimate.design.by is None else (estimate.design.by,)
+    sd = np.array([group.sd if by else group.sd[0] for group in groups])
+    median = np.column_stack([fit.parameters[name].to_natural(mean[:, k]) for k, name in enumerate(names)])
     coords = {**sample, "subject": fit.subjects["subject"].values, "parameter": names}
-    if fit.group.structure == "full":
-        variables["group_correlation"] = ((*by_parameter, "parameter_2"), groups["correlation"])
+    variables: dict[str, Any] = {}
+    for name, parameter in fit.parameters.items():
+        if parameter.shared:
+            place = list(estimate.shared["shared_parameter"].values).index(name)
+            variables[name] = put(parameter.to_natural(shared[:, place]))
+        else:
+            variables[name] = put(parameter.to_natural(gaussian[..., names.index(name)]), "subject")
+    variables |= {
+        "gaussian": put(gaussian, "subject", "parameter"),
+        "group_mean": put(mean, "parameter"),
+        "group_sd": put(sd, *by, "parameter"),
+        "group_median": put(median, "parameter"),
+    }
+    if by:
+        coords[by[0]] = estimate.design.levels
+    if estimate.plain.model.structure == "full":
+        covariance = np.array([group.covariances if by else group.covariances[0] for group in groups])
+        correlation = covariance / (sd[..., :, None] * sd[..., None, :])
+        variables["group_correlation"] = put(correlation, *by, "parameter", "parameter_2")
         coords["parameter_2"] = names
+    if estimate.design.has_covariates:
+        variables["group_coefficients"] = put([group.coefficients for group in groups], "coefficient")
+        coords["coefficient"] = estimate.design.labels
     return xr.Dataset(variables, coords=coords)
 
 
-def _draw_groups(fit: Fit, size: tuple[int, ...], generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Draw the group from the Normal approximation of its free numbers; one that has none stays at its estimate."""
-    estimate, error = fit.group.free.values, fit.group.free_covariance.values
-    known = np.isfinite(np.diag(error))
-    vectors = np.tile(estimate, (*size, 1))
-    noise = generator.standard_normal((*size, known.sum()))
-    vectors[..., known] += noise @ np.linalg.cholesky(error[np.ix_(known, known)]).T
-    one = np.ones(len(fit.parameters))
-    groups = [fit.group.plain.from_vector(vector, one) for vector in vectors.reshape(-1, len(estimate))]
-    covariance = np.array([g.covariance for g in groups]).reshape(*size, len(one), len(one))
-    sd = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    return {
-        "mean": np.array([g.mean for g in groups]).reshape(*size, len(one)),
-        "sd": sd,
-        "correlation": covariance / (sd[..., :, None] * sd[..., None, :]),
-    }
-
-
-def _sample_stats(fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, Any]) -> xr.Dataset:
-    """Log density of each draw under the approximation it came from."""
-    away = gaussian - fit.subjects["posterior_mean"].values
-    covariance = fit.subjects["laplace_covariance"].values
-    solved = np.einsum("nij,cdnj->cdni", np.linalg.inv(covariance), away)
-    log_density = -0.5 * ((away * solved).sum(-1) + np.linalg.slogdet(2 * np.pi * covariance)[1])
-    coords = {**sample, "subject": fit.subjects["subject"].values}
-    return xr.Dataset({"log_q": (("chain", "draw", "subject"), log_density)}, coords=coords)
-
-
-def _log_likelihood(
-    fit: Fit, gaussian: NDArray[np.float64], sample: Mapping[str, Any], progress: Progress
-) -> xr.Dataset:
-    """Log-likelihood of every response and draw.
+def _log_likelihood(fit: Fit, draws: NDArray[np.float64], sample: Mapping[str, Any], progress: Progress) -> xr.Dataset:
+    """Log-likelihood of every response and draw; draws are (draw, subject, declared parameter).
 
     Where every subject has every trial the dims are (chain, draw, subject, trial); else only the responses that
     exist are listed, along ``<name>_response`` with their subject and trial as coordinates, since ArviZ knows no gaps.
@@ -136,16 +182,15 @@ def _log_likelihood(
     assert fit.model is not None
     progress.say("compiling the log-likelihood of every trial")
     compiled = fit.model.compile(fit.data)
-    chains, draws = gaussian.shape[:2]
     terms: dict[str, list[Any]] = {}
-    for number, x in enumerate(gaussian.reshape(-1, *gaussian.shape[2:]), start=1):
+    for number, x in enumerate(draws, start=1):
         for name, values in compiled.pointwise_log_likelihood(x).items():
             present = compiled.subjects.present[name]
             terms.setdefault(name, []).append(values if present.all() else values[present])
-        progress.say(f"log-likelihood of draw {number} of {chains * draws}")
+        progress.say(f"log-likelihood of draw {number} of {len(draws)}")
     variables = {}
     for name, rows in terms.items():
-        array = _unsettle(np.array(rows)).reshape(chains, draws, *np.shape(rows[0]))
+        array = _unsettle(np.array(rows)).reshape(*map(len, sample.values()), *np.shape(rows[0]))
         present = compiled.subjects.present[name]
         places = [fit.data[dim].values for dim in ("subject", "trial")[: present.ndim]]
         if present.all():
@@ -178,7 +223,13 @@ def _unsettle(log_likelihood: NDArray[np.float64]) -> NDArray[np.float64]:
 # pymc-extras' names of a Laplace fit's variables and dims, and ours
 VARIABLES = {"mean_vector": "posterior_mean", "covariance_matrix": "laplace_covariance"}
 DIMS = {"rows": "parameter", "columns": "parameter_2"}
-GROUP = ("mean", "covariance", "free", "free_covariance")
+GROUP = {
+    "coefficients": ("coefficient",),
+    "covariances": ("level", "parameter", "parameter_2"),
+    "shared": ("shared_parameter",),
+}
+DISTRIBUTIONS = {kind.__name__: kind for kind in (Normal, StudentT, Laplace)}
+INTEGRATIONS = {kind.__name__: kind for kind in (Quadrature, ImportanceSampling)}
 
 
 def _lasting_groups(fit: Fit) -> dict[str, xr.Dataset]:
@@ -189,33 +240,71 @@ def _lasting_groups(fit: Fit) -> dict[str, xr.Dataset]:
 
 
 def _pack(fit: Fit) -> xr.Dataset:
-    """Put subjects, group and history into one Dataset."""
-    group = {f"group_{name}": getattr(fit.group, name) for name in GROUP}
+    """Put subjects, group, covariates and history into one Dataset."""
+    group: dict[str, Any] = {f"group_{name}": (dims, getattr(fit.group.plain, name)) for name, dims in GROUP.items()}
+    group["group_unit"] = ("declared_parameter", fit.group.plain.model.unit)
+    covariates = {f"covariate_{name}": ("subject", _plain(column)) for name, column in fit.group.design.people.items()}
     history = {f"iteration_{name}": variable for name, variable in fit.history.data_vars.items()}
-    dataset = fit.subjects.assign(group).assign(history)
+    dataset = fit.subjects.assign(group).assign(covariates).assign(history)
+    dataset = dataset.assign(information=fit.information, group_free_covariance=fit.group.free_covariance)
     for theirs, ours in VARIABLES.items():
         variable = dataset[ours].rename({mine: dim for dim, mine in DIMS.items() if mine in dataset[ours].dims})
         dataset = dataset.drop_vars(ours).assign({theirs: variable})
     return dataset
 
 
-def _unpack(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, xr.DataArray], xr.Dataset]:
-    """Undo `_pack`: subjects, group, history."""
+def _plain(column: Any) -> NDArray[Any]:
+    """Covariates as numbers, or text where they are none."""
+    values = column.to_numpy()
+    return values if values.dtype.kind in "biuf" else values.astype(object)
+
+
+def _unpack(dataset: xr.Dataset) -> xr.Dataset:
+    """Undo the renaming of `_pack`."""
     for theirs, ours in VARIABLES.items():
         variable = dataset[theirs].rename({dim: mine for dim, mine in DIMS.items() if dim in dataset[theirs].dims})
         dataset = dataset.drop_vars(theirs).assign({ours: variable})
+    return dataset
 
-    def having(dim: str, prefix: str = "") -> xr.Dataset:
-        own = {str(n): str(n).removeprefix(prefix) for n, v in dataset.data_vars.items() if dim in v.dims}
-        return dataset[list(own)].rename(own)
 
-    group = {name: dataset[f"group_{name}"].rename(name) for name in GROUP}
-    return having("subject"), group, having("iteration", "iteration_")
+def _having(dataset: xr.Dataset, dim: str, prefix: str = "", without: tuple[str, ...] = ()) -> xr.Dataset:
+    """Select the variables that have a dim and a prefix, and drop the prefix."""
+    own = {
+        str(name): str(name).removeprefix(prefix)
+        for name, variable in dataset.data_vars.items()
+        if dim in variable.dims and str(name).startswith(prefix) and not str(name).startswith(without)
+    }
+    return dataset[list(own)].rename(own)
+
+
+def _group_from(dataset: xr.Dataset, ours: Mapping[str, Any], parameters: dict[str, Parameter]) -> GroupEstimate:
+    """Make the group again that `_pack` and `_attributes` wrote."""
+    covariates = _having(dataset, "subject", "covariate_")
+    people = people_table({name: column.values for name, column in covariates.items()}, dataset["subject"].values)
+    design = Design(ours["formulas"], ours["covariance_by"], people)
+    distribution = DISTRIBUTIONS[ours["distribution"]["kind"]](**ours["distribution"]["settings"])
+    prior = None if ours["prior"] is None else GroupPrior(**ours["prior"])
+    model = make_group_model(design, parameters, dataset["group_unit"].values, ours["structure"], distribution, prior)
+    group = Group(model, *(dataset[f"group_{name}"].values for name in GROUP))
+    free_covariance = dataset["group_free_covariance"].rename(None)
+    return GroupEstimate(group, design, parameters, free_covariance)
 
 
 def _attributes(fit: Fit) -> dict[str, Any]:
-    ours: dict[str, Any] = {"parameters": {k: asdict(p) for k, p in fit.parameters.items()}, "settings": fit.settings}
-    ours |= {"columns": list(fit.data.data_vars), "structure": fit.group.structure, "format": FORMAT}
+    model, design = fit.group.plain.model, fit.group.design
+    ours: dict[str, Any] = {
+        "format": FORMAT,
+        "parameters": {k: asdict(p) for k, p in fit.parameters.items()},
+        "settings": fit.settings,
+        "columns": list(fit.data.data_vars),
+        "structure": model.structure,
+        "distribution": {"kind": type(model.distribution).__name__, "settings": vars(model.distribution)},
+        "prior": None if model.prior is None else asdict(model.prior),
+        "formulas": design.formulas,
+        "covariance_by": design.by,
+    }
+    if fit.integration is not None:
+        ours["integration"] = {"kind": type(fit.integration).__name__, "settings": asdict(fit.integration)}
     return {
         "created_at": datetime.now(UTC).isoformat(),
         "inference_library": "em_ppl",
@@ -283,7 +372,7 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
     >>> import em_ppl as em
     >>> fit = em.load("fit.nc")  # doctest: +SKIP
     """
-    from em_ppl.result import Fit, GroupEstimate
+    from em_ppl.result import Fit
 
     if model is not None and not isinstance(model, SubjectModel):
         raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
@@ -299,23 +388,29 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
             f"{path} holds no fit of em_ppl: it needs groups 'fit' and 'observed_data', and our attributes."
         )
     ours = json.loads(idata.attrs["em_ppl"])
-    if ours["format"] > FORMAT:
-        raise ValueError(f"{path} was written by a newer em_ppl: update the package.")
+    if ours["format"] != FORMAT:
+        newer = ours["format"] > FORMAT
+        raise ValueError(
+            f"{path} was written by {'a newer em_ppl: update the package' if newer else 'an older em_ppl: fit again'}."
+        )
     parameters = {name: Parameter(**values) for name, values in ours["parameters"].items()}
     if model is not None and model.parameters != parameters:
         raise ValueError(f"{path} holds a fit of other parameters than {model!r}: {', '.join(parameters)}.")
     if model is not None and set(model.columns) != set(ours["columns"]):
         raise ValueError(f"{path} holds a fit to other columns than {model!r} reads: {', '.join(ours['columns'])}.")
 
-    subjects, group, history = _unpack(_labels_from_text(found))
+    found = _unpack(_labels_from_text(found))
     parts = [observed, compat.read_group(idata, "constant_data")]
     data = [_labels_from_text(part) for part in parts if part is not None]
+    integration = ours.get("integration")
     return Fit(
-        group=GroupEstimate(**group, structure=ours["structure"]),
-        subjects=subjects,
-        history=history,
+        group=_group_from(found, ours, parameters),
+        subjects=_having(found, "subject", without=("covariate_", "information")).drop_dims("free", errors="ignore"),
+        history=_having(found, "iteration", "iteration_"),
         parameters=parameters,
         data=xr.merge(data, join="exact", compat="no_conflicts")[ours["columns"]],
+        information=found["information"].rename(None),
         settings=ours["settings"],
+        integration=integration and INTEGRATIONS[integration["kind"]](**integration["settings"]),
         model=model,
     )

@@ -1,7 +1,7 @@
-"""The E-step: every subject's mode under the group, and the Laplace approximation around it.
+"""Every subject's mode under the group, and the Laplace approximation around it.
 
 All subjects at once, each leaving the batch when its gradient is small. The search runs in the space where the
-group is standard Normal, so that it does not depend on the units of the parameters.
+group has location 0 and scale 1, so that it does not depend on the units of the parameters.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_ppl.compiled import CompiledModel
-from em_ppl.group import Group
+from em_ppl.group import FloatArray, Group, Index
 
-FloatArray = NDArray[np.float64]
-Index = NDArray[np.intp]
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
 GRADIENT_TOLERANCE = 1e-6
@@ -28,23 +26,28 @@ LARGEST_SHIFT = 1.0  # in posterior SDs
 
 
 @dataclass(frozen=True)
-class Posteriors:
-    """Laplace approximations of all subjects under one group; Gaussian space.
+class LaplaceApproximation:
+    """Normal approximations of all subjects' posteriors around their modes, under one group; Gaussian space.
 
     Attributes
     ----------
     mode : ndarray
-        (subject, parameter)
+        (subject, parameter), the varying parameters.
     covariance : ndarray
         Laplace covariance, (subject, parameter, parameter).
     shift : ndarray
-        Mode minus posterior mean, to second order, (subject, parameter); 0 with the classic estimator.
+        Mode minus posterior mean, to second order, (subject, parameter).
     curvature : ndarray
         Hessian of the negative log-likelihood alone at the mode, (subject, parameter, parameter).
     slope : ndarray
-        Gradient of the log-likelihood alone at the mode, (subject, parameter).
-    log_likelihood, log_prior, log_evidence : ndarray
-        (subject,)
+        Gradient of the log-likelihood alone at the mode, (subject, declared parameter): shared ones too.
+    cross : ndarray
+        Second derivative of the negative log-likelihood by a shared and a varying parameter, (subject, shared,
+        parameter).
+    bend : ndarray
+        Third derivatives of the negative log-likelihood summed over the covariance, (subject, declared parameter).
+    log_likelihood, log_prior : ndarray
+        At the mode, (subject,).
     converged : ndarray of bool
         Whether the search ended at a mode.
     repaired : ndarray of bool
@@ -58,12 +61,19 @@ class Posteriors:
     shift: FloatArray
     curvature: FloatArray
     slope: FloatArray
+    cross: FloatArray
+    bend: FloatArray
     log_likelihood: FloatArray
     log_prior: FloatArray
-    log_evidence: FloatArray
     converged: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
     shortened: NDArray[np.bool_]
+
+    @property
+    def log_evidence(self) -> FloatArray:
+        """Laplace's approximation of each subject's log marginal likelihood, (subject,)."""
+        log_determinant = np.linalg.slogdet(2 * np.pi * self.covariance)[1]
+        return self.log_likelihood + self.log_prior + 0.5 * log_determinant
 
 
 class Minima(NamedTuple):
@@ -75,10 +85,10 @@ class Minima(NamedTuple):
     converged: NDArray[np.bool_]
 
 
-def e_step(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, *, corrected: bool
-) -> Posteriors:
-    """Find every subject's mode from `start`, and its Laplace approximation.
+def approximate(
+    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray
+) -> LaplaceApproximation:
+    """Find every subject's mode from `start`, and the Laplace approximation there.
 
     Parameters
     ----------
@@ -91,55 +101,72 @@ def e_step(
     curvature : ndarray
         (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do for all but
         the shift, which takes it for the one at the mode; while EM converges it becomes that.
-    corrected : bool
-        Whether to compute the shift from mode to mean.
     """
-    found = find_modes(compiled, group, start, curvature)
-    mode = group.unstandardise(found.point)
-    slope = (found.point - found.gradient) @ np.linalg.inv(group.cholesky)  # of the log-likelihood
-    curvature, bend = differentiate(compiled, mode, slope, scale=laplace_covariance(group, curvature)[0])
-    covariance, repaired = laplace_covariance(group, curvature)
-    shift, shortened = _shift(covariance, bend) if corrected else (np.zeros_like(mode), np.zeros(len(mode), dtype=bool))
-    log_prior = group.log_density(mode)
-    log_likelihood = 0.5 * (found.point**2).sum(1) - found.value
-    log_determinant = np.linalg.slogdet(2 * np.pi * covariance)[1]
-    return Posteriors(
+    found, varying = find_modes(compiled, group, start, curvature), group.model.varying
+    z, mode = found.point, group.unstandardise(found.point)
+    slope = _slope(compiled, group, found, mode)
+    root = np.linalg.cholesky(laplace_covariance(group, z, curvature)[0])
+    second, bend = differentiate(compiled, group, mode, slope, root)
+    curvature = (second[:, varying] + second[:, varying].transpose(0, 2, 1)) / 2
+    covariance, repaired = laplace_covariance(group, z, curvature)
+    shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, root))
+    log_prior = group.log_density_of_standardised(z)
+    return LaplaceApproximation(
         mode=mode,
         covariance=covariance,
         shift=shift,
         curvature=curvature,
         slope=slope,
-        log_likelihood=log_likelihood,
+        cross=second[:, group.model.shared],
+        bend=bend,
+        log_likelihood=group.model.distribution.potential(z, group.model.joint) - found.value,
         log_prior=log_prior,
-        log_evidence=log_likelihood + log_prior + 0.5 * log_determinant,
         converged=found.converged,
         repaired=repaired,
         shortened=shortened,
     )
 
 
-def predict_modes(group: Group, subjects: Posteriors) -> FloatArray:
+def _slope(compiled: CompiledModel, group: Group, found: Minima, mode: FloatArray) -> FloatArray:
+    """Gradient of the log-likelihood at the modes; by varying parameters the search has it already."""
+    slope = np.empty(compiled.shape)
+    along_z = group.pull(found.point) - found.gradient
+    slope[:, group.model.varying] = np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
+    if len(group.model.shared):
+        slope[:, group.model.shared] = compiled.value_and_gradient(group.complete(mode))[1][:, group.model.shared]
+    return slope
+
+
+def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
     """Newton's step from the modes under another group towards those under this one; it evaluates nothing."""
-    z = group.standardise(subjects.mode)
-    slope = subjects.slope @ group.cholesky - z
-    hessian = np.eye(z.shape[1]) + group.cholesky.T @ subjects.curvature @ group.cholesky
+    z, factor = group.standardise(subjects.mode), group.factor()
+    slope = np.einsum("ni,nij->nj", subjects.slope[:, group.model.varying], factor) - group.pull(z)
+    hessian = group.curvature(z) + _in_units_of(factor, subjects.curvature)
     return group.unstandardise(z + _newton_step(hessian, -slope, LONGEST_STEP))
 
 
 def find_modes(
     compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, *, tol: float = GRADIENT_TOLERANCE
 ) -> Minima:
-    """Search every subject's mode, in the space where the group is standard Normal."""
-    factor = group.cholesky
+    """Search every subject's mode, in the space where the group is standard."""
+    varying, potential = group.model.varying, group.model.distribution.potential
 
     def objective(z: FloatArray, index: Index) -> tuple[FloatArray, FloatArray]:
         everyone = len(index) == compiled.shape[0]
-        value, gradient = compiled.value_and_gradient(group.unstandardise(z), None if everyone else index)
-        return 0.5 * (z**2).sum(1) - value, z - gradient @ factor
+        x = group.complete(group.unstandardise(z, index))
+        value, gradient = compiled.value_and_gradient(x, None if everyone else index)
+        along_z = np.einsum("ni,nij->nj", gradient[:, varying], group.factor(index))
+        return potential(z, group.model.joint) - value, group.pull(z) - along_z
 
-    hessian = np.eye(len(factor)) + factor.T @ curvature @ factor
+    z = group.standardise(start)
+    hessian = group.curvature(z) + _in_units_of(group.factor(), curvature)
     tolerance = max(tol * min(1.0, group.sd.min()), 1e-10)  # holds in both spaces
-    return minimise(objective, group.standardise(start), hessian, tolerance, LONGEST_STEP)
+    return minimise(objective, z, hessian, tolerance, LONGEST_STEP)
+
+
+def _in_units_of(factor: FloatArray, curvature: FloatArray) -> FloatArray:
+    """Curvature along the columns of each subject's factor."""
+    return factor.transpose(0, 2, 1) @ curvature @ factor
 
 
 def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance: float, longest_step: float) -> Minima:
@@ -228,54 +255,64 @@ def _bfgs(hessian: FloatArray, s: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def differentiate(
-    compiled: CompiledModel, x: FloatArray, slope: FloatArray, scale: FloatArray
+    compiled: CompiledModel, group: Group, x: FloatArray, slope: FloatArray, root: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Second and third derivatives of the negative log-likelihoods from 2P + 1 gradients, one of them known.
 
-    The points lie at x and x +- e l_j, with l_j the columns of a Cholesky factor of `scale`: first differences of the
-    gradient give H l_j, second differences summed over j give t_k = sum_ab scale_ab d3f / dx_a dx_b dx_k.
+    The points lie at x and x +- e l_j, with l_j the columns of `root`, L L' = V: first differences of the gradient give
+    H l_j, second differences summed over j give t_k = sum_ab V_ab d3f / dx_a dx_b dx_k.
 
     Parameters
     ----------
     compiled : CompiledModel
         The likelihoods.
+    group : Group
+        For its shared parameters.
     x : ndarray
-        (subject, parameter)
+        (subject, parameter), the varying parameters.
     slope : ndarray
-        (subject, parameter), gradient of the log-likelihoods at x.
-    scale : ndarray
-        (subject, parameter, parameter), about the Laplace covariance.
+        (subject, declared parameter), gradient of the log-likelihoods at x.
+    root : ndarray
+        L, (subject, parameter, parameter), a root of about the Laplace covariance.
 
     Returns
     -------
-    hessian : ndarray
-        (subject, parameter, parameter); 0 where a gradient in the neighbourhood is no finite number.
+    second : ndarray
+        (subject, declared parameter, parameter), derivatives by any and by a varying parameter; 0 where a gradient in
+        the neighbourhood is no finite number.
     bend : ndarray
-        t, (subject, parameter).
+        t, (subject, declared parameter).
     """
-    factor = np.linalg.cholesky(scale)
-    along, bend = np.empty_like(factor), np.zeros_like(x)
+    along, bend = np.empty((*slope.shape, x.shape[1])), np.zeros_like(slope)
     for j in range(x.shape[1]):
-        side = STENCIL * factor[:, :, j]
-        up, down = (-compiled.value_and_gradient(x + s)[1] for s in (side, -side))
+        side = STENCIL * root[:, :, j]
+        up, down = (-compiled.value_and_gradient(group.complete(x + s))[1] for s in (side, -side))
         along[:, :, j] = (up - down) / (2 * STENCIL)
         bend += (up + 2 * slope + down) / STENCIL**2
-    hessian = along @ np.linalg.inv(factor)
-    finite = np.isfinite(hessian).all((1, 2)) & np.isfinite(bend).all(1)
-    hessian = np.where(finite[:, None, None], (hessian + hessian.transpose(0, 2, 1)) / 2, 0.0)
-    return hessian, np.where(finite[:, None], bend, 0.0)
+    second = along @ np.linalg.inv(root)
+    finite = np.isfinite(second).all((1, 2)) & np.isfinite(bend).all(1)
+    return np.where(finite[:, None, None], second, 0.0), np.where(finite[:, None], bend, 0.0)
 
 
-def laplace_covariance(group: Group, curvature: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
+    """What a heavy-tailed group adds to the third derivatives by the varying parameters; a Normal has none."""
+    if not group.model.distribution.heavy_tails:
+        return np.zeros_like(x)
+    sides = STENCIL * root.transpose(0, 2, 1)  # (subject, direction, parameter)
+    up, centre, down = (group.pull(group.standardise(x[:, None] + s)) for s in (sides, 0 * sides, -sides))
+    along_z = (up - 2 * centre + down).sum(1) / STENCIL**2
+    return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
+
+
+def laplace_covariance(group: Group, z: FloatArray, curvature: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Invert the posterior's Hessian, and say whose had to be repaired.
 
-    In the space where the group is standard Normal the Hessian is 1 plus what the trials add. A direction in which
-    it is not positive has no maximum there: it is given curvature 1, the group's own, as if the trials said
-    nothing about it.
+    In the space where the group is standard the Hessian is the group's own plus what the trials add; z is where. A
+    direction in which it is not positive has no maximum there: it is given curvature 1, that of a Normal group, as if
+    the trials said nothing about it.
     """
-    factor = group.cholesky
-    hessian = np.eye(len(factor)) + factor.T @ curvature @ factor
-    values, vectors = np.linalg.eigh(hessian)
+    factor = group.factor()
+    values, vectors = np.linalg.eigh(group.curvature(z) + _in_units_of(factor, curvature))
     bad = values < 1e-8
     roots = factor @ (vectors / np.sqrt(np.where(bad, 1.0, values))[:, None, :])
     return roots @ roots.transpose(0, 2, 1), bad.any(1)

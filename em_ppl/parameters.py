@@ -74,6 +74,8 @@ class Parameter:
         Where the search begins, natural space.
     spread : float or None
         Standard deviation of the group before the first iteration, Gaussian space. None: taken from the data.
+    shared : bool
+        Whether all subjects have the same value, estimated with the group; else each has its own.
     """
 
     kind: str
@@ -82,6 +84,7 @@ class Parameter:
     high: float
     start: float
     spread: float | None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "start", "spread"):
@@ -97,6 +100,8 @@ class Parameter:
             )
         if self.spread is not None and not 0 < self.spread < np.inf:
             raise ValueError(f"{self.kind}: spread={self.spread} must be a positive standard deviation.")
+        if not isinstance(self.shared, bool):
+            raise TypeError(f"{self.kind}: shared={self.shared!r} must be True or False.")
 
     @property
     def gaussian_start(self) -> float:
@@ -169,7 +174,7 @@ class Parameter:
         return pt.clip(y if (offset, factor) == (0.0, 1.0) else offset + factor * y, *map(np.float64, self._inside))
 
 
-def Real(*, start: float = 0.0, spread: float | None = None) -> Parameter:
+def Real(*, start: float = 0.0, spread: float | None = None, shared: bool = False) -> Parameter:
     """Declare any real number: natural and Gaussian space are the same.
 
     Parameters
@@ -179,6 +184,8 @@ def Real(*, start: float = 0.0, spread: float | None = None) -> Parameter:
     spread : float, optional
         Group SD before the first iteration. Left out, it is taken from the data, since a real number can be
         in any unit.
+    shared : bool
+        Whether all subjects have the same value, such as a residual SD or a lapse rate.
 
     Examples
     --------
@@ -186,10 +193,10 @@ def Real(*, start: float = 0.0, spread: float | None = None) -> Parameter:
     >>> em.Real(start=250.0).gaussian_start
     250.0
     """
-    return Parameter("Real", "identity", -np.inf, np.inf, start, spread)
+    return Parameter("Real", "identity", -np.inf, np.inf, start, spread, shared)
 
 
-def Positive(*, start: float = 1.0, spread: float = 1.5, link: str = "log") -> Parameter:
+def Positive(*, start: float = 1.0, spread: float = 1.5, link: str = "log", shared: bool = False) -> Parameter:
     """Declare a number above 0, such as an inverse temperature.
 
     Parameters
@@ -200,6 +207,8 @@ def Positive(*, start: float = 1.0, spread: float = 1.5, link: str = "log") -> P
         Group SD before the first iteration, Gaussian space.
     link : {"log", "softplus"}
         ``y = exp(x)``, or ``y = log(1 + exp(x))``, which grows linearly and is gentler on large values.
+    shared : bool
+        Whether all subjects have the same value, such as a residual SD or a lapse rate.
 
     Examples
     --------
@@ -207,10 +216,10 @@ def Positive(*, start: float = 1.0, spread: float = 1.5, link: str = "log") -> P
     >>> em.Positive(start=2.0, link="softplus").to_natural([-1.0, 0.0]).round(3)
     array([0.313, 0.693])
     """
-    return Parameter("Positive", _one_of(link, "log", "softplus"), 0.0, np.inf, start, spread)
+    return Parameter("Positive", _one_of(link, "log", "softplus"), 0.0, np.inf, start, spread, shared)
 
 
-def Unit(*, start: float = 0.5, spread: float = 1.5, link: str = "logit") -> Parameter:
+def Unit(*, start: float = 0.5, spread: float = 1.5, link: str = "logit", shared: bool = False) -> Parameter:
     """Declare a number between 0 and 1, such as a learning rate.
 
     Parameters
@@ -221,6 +230,8 @@ def Unit(*, start: float = 0.5, spread: float = 1.5, link: str = "logit") -> Par
         Group SD before the first iteration, Gaussian space.
     link : {"logit", "probit"}
         The logistic function, or the standard Normal distribution function.
+    shared : bool
+        Whether all subjects have the same value, such as a residual SD or a lapse rate.
 
     Examples
     --------
@@ -228,11 +239,17 @@ def Unit(*, start: float = 0.5, spread: float = 1.5, link: str = "logit") -> Par
     >>> em.Unit(link="probit").to_natural([-1.96, 1.96]).round(3)
     array([0.025, 0.975])
     """
-    return Parameter("Unit", _one_of(link, "logit", "probit"), 0.0, 1.0, start, spread)
+    return Parameter("Unit", _one_of(link, "logit", "probit"), 0.0, 1.0, start, spread, shared)
 
 
 def Interval(
-    low: float, high: float, *, start: float | None = None, spread: float = 1.5, link: str = "logit"
+    low: float,
+    high: float,
+    *,
+    start: float | None = None,
+    spread: float = 1.5,
+    link: str = "logit",
+    shared: bool = False,
 ) -> Parameter:
     """Declare a number between two bounds.
 
@@ -246,6 +263,8 @@ def Interval(
         Group SD before the first iteration, Gaussian space.
     link : {"logit", "probit"}
         As for `Unit`, stretched to the interval.
+    shared : bool
+        Whether all subjects have the same value, such as a residual SD or a lapse rate.
 
     Raises
     ------
@@ -261,7 +280,8 @@ def Interval(
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"Interval: low={low} and high={high} must be finite; use Positive or Real instead.")
     middle = (low + high) / 2 if start is None else start
-    return Parameter("Interval", _one_of(link, "logit", "probit"), float(low), float(high), middle, spread)
+    link = _one_of(link, "logit", "probit")
+    return Parameter("Interval", link, float(low), float(high), middle, spread, shared)
 
 
 def _one_of(link: str, *choices: str) -> str:

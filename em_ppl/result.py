@@ -14,78 +14,17 @@ import xarray as xr
 
 from em_ppl.advice import advise
 from em_ppl.compiled import CompiledModel
-from em_ppl.group import FloatArray, Group, GroupUncertainty, Structure, uncertainty
+from em_ppl.design import Design
+from em_ppl.e_step import Posteriors
+from em_ppl.estimators import ImportanceSampling, Quadrature
+from em_ppl.group import FloatArray, Group
+from em_ppl.group_estimate import GroupEstimate, free_labels
+from em_ppl.m_step import moments, resolved_share
 from em_ppl.model import SubjectModel
-from em_ppl.modes import Posteriors
 from em_ppl.parameters import Parameter
+from em_ppl.uncertainty import invert
 
-__all__ = ["Fit", "GroupEstimate"]
-
-
-@dataclass(frozen=True)
-class GroupEstimate:
-    """The group that a fit found, Gaussian space unless said otherwise.
-
-    Attributes
-    ----------
-    mean : DataArray
-        (parameter,)
-    covariance : DataArray
-        (parameter, parameter_2)
-    free : DataArray
-        (free,), what was estimated: means, log Cholesky diagonal (log SDs, if diagonal), and for a full covariance
-        the Cholesky factor below its diagonal, each row over its diagonal entry.
-    free_covariance : DataArray
-        (free, free_2), sampling covariance of `free`: the inverse observed information of the Laplace evidence.
-    structure : {"diagonal", "full"}
-        Whether parameters may covary.
-    """
-
-    mean: xr.DataArray
-    covariance: xr.DataArray
-    free: xr.DataArray
-    free_covariance: xr.DataArray
-    structure: Structure
-
-    @property
-    def sd(self) -> xr.DataArray:
-        """Standard deviation over subjects, (parameter,)."""
-        return self.mean.copy(data=np.sqrt(np.diag(self.covariance)))
-
-    @property
-    def correlation(self) -> xr.DataArray:
-        """Correlation over subjects, (parameter, parameter_2)."""
-        sd = self.sd.values
-        return self.covariance / np.outer(sd, sd)
-
-    @property
-    def mean_se(self) -> xr.DataArray:
-        """Standard error of the mean, (parameter,); the uncertainty of the covariance is part of it."""
-        return self.mean.copy(data=self._standard_errors[: self.mean.size])
-
-    @property
-    def sd_se(self) -> xr.DataArray:
-        """Standard error of the SD, (parameter,), by the delta method."""
-        p = self.mean.size
-        if self.structure == "diagonal":
-            return self.mean.copy(data=self._standard_errors[p : 2 * p] * self.sd.values)
-        plain, free = self.plain, self.free.values
-        steps = 1e-6 * np.eye(len(free))
-        slopes = [
-            plain.from_vector(free + s, np.ones(p)).sd - plain.from_vector(free - s, np.ones(p)).sd for s in steps
-        ]
-        jacobian = np.array(slopes).T / 2e-6
-        with np.errstate(invalid="ignore"):
-            return self.mean.copy(data=np.sqrt(np.diag(jacobian @ self.free_covariance.values @ jacobian.T)))
-
-    @property
-    def plain(self) -> Group:
-        """The group as the algorithm has it."""
-        return Group(self.mean.values, self.covariance.values, self.structure)
-
-    @property
-    def _standard_errors(self) -> FloatArray:
-        return GroupUncertainty(self.free.values, self.free_covariance.values).standard_errors
+__all__ = ["Fit"]
 
 
 @dataclass(frozen=True)
@@ -95,20 +34,26 @@ class Fit:
     Attributes
     ----------
     group : GroupEstimate
-        Mean, covariance, SD, correlation and standard errors of the group, labelled.
+        Mean, covariance, SD, correlation, coefficients and shared parameters, with standard errors and intervals.
     subjects : Dataset
-        Per subject, labelled. Gaussian space: ``mode`` (MAP), ``posterior_mean`` (the mode, shifted to second order
-        by ``estimator="corrected"``), ``laplace_covariance``, ``slope`` (gradient of the log-posterior at the mode).
-        ``natural``: the posterior mean carried to natural space, a posterior median there. ``log_likelihood``,
-        ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``, ``repaired``, ``shortened``.
+        Per subject and varying parameter, labelled. Gaussian space: ``mode`` (MAP), ``posterior_mean`` (the mode,
+        shifted to second order by ``estimator="corrected"``, integrated by ``"exact"``), ``laplace_covariance``,
+        ``posterior_covariance`` (the same, or integrated by ``"exact"``), ``slope`` (gradient of the log-posterior at
+        the mode). ``natural``: the posterior mean carried to natural space, a posterior median there.
+        ``log_likelihood``, ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``,
+        ``repaired``, ``shortened``. In a heavy-tailed group ``weight``: below 1, a subject counts less than others.
     history : Dataset
-        ``log_evidence`` and ``change`` of the group, per iteration.
+        ``log_evidence`` and ``change`` of the group, per iteration (of exact EM: after corrected EM had come near).
     parameters : dict of str to Parameter
         In the order of declaration.
     data : Dataset
         The columns that the model read.
+    information : DataArray
+        (subject, free, free_2): what each subject adds to the information about the group's free numbers.
     settings : dict
         Model name, estimator, status, tolerance, seed, seconds.
+    integration : Quadrature, ImportanceSampling or None
+        How the exact estimator integrated.
     model : SubjectModel or None
         None for a fit that was loaded without its model.
     """
@@ -118,35 +63,48 @@ class Fit:
     history: xr.Dataset
     parameters: dict[str, Parameter]
     data: xr.Dataset
+    information: xr.DataArray
     settings: dict[str, Any]
+    integration: Quadrature | ImportanceSampling | None = None
     model: SubjectModel | None = None
 
     @classmethod
     def make(
         cls,
         compiled: CompiledModel,
+        design: Design,
         group: Group,
         subjects: Posteriors,
+        information: tuple[FloatArray, FloatArray],
+        integration: Quadrature | ImportanceSampling | None,
         *,
         log_evidence: Sequence[float],
         change: Sequence[float],
         **settings: Any,
     ) -> Fit:
         """Label what EM found."""
-        names = list(compiled.model.parameters)
+        parameters = dict(compiled.model.parameters)
         iteration = {"iteration": np.arange(1, len(change) + 1)}
         history = {"log_evidence": ("iteration", list(log_evidence)), "change": ("iteration", list(change))}
+        free = free_labels(group, design, parameters)
+        by_subject, _ = information
+        covariance = invert(*information, always=len(group.coefficients))
+        coords = {"free": free, "free_2": free}
         return cls(
-            group=_label_group(group, uncertainty(group, subjects), names),
-            subjects=_label_subjects(compiled, group, subjects),
+            group=GroupEstimate(group, design, parameters, xr.DataArray(covariance, coords, tuple(coords))),
+            subjects=_label_subjects(compiled, group, subjects, exact=integration is not None),
             history=xr.Dataset(history, coords=iteration),
-            parameters=dict(compiled.model.parameters),
+            parameters=parameters,
             data=compiled.data,
+            information=xr.DataArray(
+                by_subject, {"subject": compiled.data["subject"].values, **coords}, ("subject", *coords)
+            ),
             settings={
                 "model": compiled.model.name,
                 "observed": [t.observes for t in compiled.functions.trace.terms if t.observes is not None],
                 **settings,
             },
+            integration=integration,
             model=compiled.model,
         )
 
@@ -162,7 +120,7 @@ class Fit:
 
     @property
     def log_evidence(self) -> float:
-        """Log marginal likelihood of all subjects, subjects' parameters integrated out by Laplace's approximation."""
+        """Log marginal likelihood of all subjects: integrated by the exact estimator, Laplace's by the others."""
         return float(self.subjects["log_evidence"].values.sum())
 
     @property
@@ -177,22 +135,29 @@ class Fit:
         -------
         DataFrame
             ``median``: the group's median in natural space. ``mean``, ``sd`` and their standard errors: Gaussian space.
+            (``scale`` instead of ``sd``, if the group's distribution has heavy tails; by class, if covariances are.)
             ``known``: share of the group's variance that the trials resolve, 1 - mean Laplace variance / group
-            variance (1: each subject is known exactly; 0: the trials say nothing about this parameter).
+            variance (1: each subject is known exactly; 0: the trials say nothing about this parameter). A shared
+            parameter has no spread.
         """
-        group = self.group
-        variances = np.diagonal(self.subjects["laplace_covariance"].values, axis1=1, axis2=2)
-        parameters = list(self.parameters.values())
-        table = {
-            "link": [p.link for p in parameters],
-            "median": [float(p.to_natural(m)) for p, m in zip(parameters, group.mean.values, strict=True)],
-            "mean": group.mean.values,
-            "mean_se": group.mean_se.values,
-            "sd": group.sd.values,
-            "sd_se": group.sd_se.values,
-            "known": 1 - variances.mean(0) / np.diag(group.covariance),
-        }
-        return pd.DataFrame(table, index=pd.Index(list(self.parameters), name="parameter"))
+        group, parameters = self.group, self.parameters
+        mean = pd.concat([group.mean.to_series(), group.shared.to_series()]).reindex(list(parameters))
+        mean_se = pd.concat([group.mean_se.to_series(), group.shared_se.to_series()]).reindex(list(parameters))
+        table = pd.DataFrame({"link": [p.link for p in parameters.values()]}, index=mean.index)
+        table["median"] = [float(p.to_natural(m)) for p, m in zip(parameters.values(), mean, strict=True)]
+        table["mean"], table["mean_se"] = mean, mean_se
+        spread = "scale" if group.plain.model.distribution.heavy_tails else "sd"
+        sd, sd_se = np.atleast_2d(group.sd.values), np.atleast_2d(group.sd_se.values)
+        shares = resolved_share(group.plain, self.subjects["mode"].values, self.subjects["laplace_covariance"].values)
+        for level, label in enumerate([f" {value}" for value in group.design.levels] or [""]):
+            for column, values in (
+                (spread, sd[level]),
+                (f"{spread}_se", sd_se[level]),
+                ("known", np.diag(shares[level])),
+            ):
+                table[f"{column}{label}"] = pd.Series(values, index=group.varying).reindex(list(parameters))
+        table.index.name = "parameter"
+        return table
 
     def to_inference_data(
         self,
@@ -205,8 +170,8 @@ class Fit:
     ) -> Any:
         """Turn the fit into ArviZ InferenceData.
 
-        Draws are independent, from the Normal approximations of the group and of each subject given the group's
-        estimate. Groups and dims are named as in a hierarchical model sampled by PyMC, see `em_ppl.inference_data`.
+        Draws are independent: the group from the Normal approximation of its sampling distribution, and each subject
+        from its own given the drawn group, so that intervals of subjects carry the group's uncertainty. Groups and dims are named as in a hierarchical model sampled by PyMC, see `em_ppl.inference_data`.
 
         Parameters
         ----------
@@ -257,22 +222,30 @@ class Fit:
         return save(self, path)
 
     def __repr__(self) -> str:
-        table = self.summary().to_string(float_format=_digits)
-        return "\n".join([self._headline, "", table, *(f"! {line}" for line in self.advice)])
+        tables = [table.to_string(float_format=_digits, na_rep="") for table in self._tables]
+        return "\n\n".join([self._headline, *tables]) + "".join(f"\n! {line}" for line in self.advice)
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        table = self.summary().to_html(float_format=_digits, border=0)
+        tables = "".join(table.to_html(float_format=_digits, border=0, na_rep="") for table in self._tables)
         warnings = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        return f"<p><b>{escape(self._headline)}</b></p>{table}" + (f"<ul>{warnings}</ul>" if warnings else "")
+        return f"<p><b>{escape(self._headline)}</b></p>{tables}" + (f"<ul>{warnings}</ul>" if warnings else "")
+
+    @property
+    def _tables(self) -> list[pd.DataFrame]:
+        coefficients = [self.group.coefficient_table()] if self.group.design.has_covariates else []
+        return [self.summary(), *coefficients]
 
     @property
     def _headline(self) -> str:
-        s = self.settings
+        s, model = self.settings, self.group.plain.model
         end = "converged" if self.converged else "NOT CONVERGED"
+        how = [s["estimator"], f"{model.structure} covariance"]
+        how += [repr(model.distribution)] if model.distribution.heavy_tails else []
+        how += [repr(model.prior)] if model.prior is not None else []
         return (
-            f"EM-MAP fit of {s['model']} ({s['estimator']}, {self.group.structure} covariance): "
+            f"EM-MAP fit of {s['model']} ({', '.join(how)}): "
             f"{self.subjects.sizes['subject']} subjects, {int(self.subjects['n_trials'].sum())} trials\n"
             f"{end} after {self.iterations} iterations in {s['seconds']:.2f} s "
             f"(+ {s['compile_seconds']:.1f} s compiling); log evidence {self.log_evidence:.3f}"
@@ -283,40 +256,32 @@ def _digits(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _label_group(group: Group, error: GroupUncertainty, names: list[str]) -> GroupEstimate:
-    below = [f"cholesky[{names[i]}, {names[j]}]" for i, j in zip(*group._below, strict=True)]
-    free = [f"mean[{n}]" for n in names] + [f"log_sd[{n}]" for n in names] + below
-    free = free[: len(error.vector)]
-    square = {"parameter": names, "parameter_2": names}
-    return GroupEstimate(
-        mean=xr.DataArray(group.mean, coords={"parameter": names}, dims="parameter", name="mean"),
-        covariance=xr.DataArray(group.covariance, square, ("parameter", "parameter_2"), name="covariance"),
-        free=xr.DataArray(error.vector, coords={"free": free}, dims="free", name="free"),
-        free_covariance=xr.DataArray(
-            error.covariance, {"free": free, "free_2": free}, ("free", "free_2"), name="free_covariance"
-        ),
-        structure=group.structure,
+def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, *, exact: bool) -> xr.Dataset:
+    parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
+    names, row, square = (
+        [name for name, _ in parameters],
+        ("subject", "parameter"),
+        ("subject", "parameter", "parameter_2"),
     )
-
-
-def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors) -> xr.Dataset:
-    names = list(compiled.model.parameters)
-    row, square = ("subject", "parameter"), ("subject", "parameter", "parameter_2")
-    mean = found.mode - found.shift
-    natural = np.column_stack([p.to_natural(mean[:, k]) for k, p in enumerate(compiled.model.parameters.values())])
+    laplace, mean = found.laplace, found.mean
+    z = group.standardise(laplace.mode)
+    pull = np.einsum("nj,nji->ni", group.pull(z), group.inverse_cholesky[group.model.level])
     variables = {
-        "natural": (row, natural),
-        "mode": (row, found.mode),
+        "natural": (row, np.column_stack([p.to_natural(mean[:, k]) for k, (_, p) in enumerate(parameters)])),
+        "mode": (row, laplace.mode),
         "posterior_mean": (row, mean),
-        "laplace_covariance": (square, found.covariance),
-        "slope": (row, found.slope - (found.mode - group.mean) @ group.precision),
-        "log_likelihood": ("subject", found.log_likelihood),
-        "log_posterior": ("subject", found.log_likelihood + found.log_prior),
+        "laplace_covariance": (square, laplace.covariance),
+        "posterior_covariance": (square, found.covariance if exact else laplace.covariance),
+        "slope": (row, laplace.slope[:, group.model.varying] - pull),
+        "log_likelihood": ("subject", laplace.log_likelihood),
+        "log_posterior": ("subject", laplace.log_likelihood + laplace.log_prior),
         "log_evidence": ("subject", found.log_evidence),
         "n_trials": ("subject", compiled.subjects.n_trials),
-        "converged": ("subject", found.converged),
-        "repaired": ("subject", found.repaired),
-        "shortened": ("subject", found.shortened),
+        "converged": ("subject", laplace.converged),
+        "repaired": ("subject", laplace.repaired),
+        "shortened": ("subject", laplace.shortened),
     }
+    if group.model.distribution.heavy_tails:
+        variables["weight"] = (row, moments(group, found).weight)
     coords = {"subject": compiled.data["subject"].values, "parameter": names, "parameter_2": names}
     return xr.Dataset(variables, coords=coords)

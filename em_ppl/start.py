@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_ppl.compiled import CompiledModel
-from em_ppl.group import Group, Structure
-from em_ppl.modes import FloatArray, find_modes, minimise
+from em_ppl.group import FloatArray, Group
+from em_ppl.modes import find_modes, minimise
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
@@ -15,12 +15,17 @@ EXTRA_STARTS = 4
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 
-def starting_group(compiled: CompiledModel, structure: Structure) -> Group:
-    """Make a wide group around the pooled mode: the parameters of everyone, were all subjects the same.
+def starting_point(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
+    """Find the pooled mode, the parameters of everyone were all subjects the same, and a wide spread around it.
 
     A `Real` parameter can be in any unit, so its spread comes from the data too: from the scores of the subjects
     at the pooled mode, g, and their median information h (one subject's likelihood may jump there), var(g) / h^2
     estimates the variance of the subjects' own estimates.
+
+    Returns
+    -------
+    start, spread : ndarray
+        (declared parameter,), Gaussian space.
     """
     parameters = list(compiled.model.parameters.values())
     start = np.array([p.gaussian_start for p in parameters])
@@ -50,8 +55,7 @@ def starting_group(compiled: CompiledModel, structure: Structure) -> Group:
     h, noise = np.median(np.diagonal(information(z), axis1=1, axis2=2), axis=0), scores(z)[1].var(0)
     known = from_data & (h > 0) & np.isfinite(noise)
     safe = np.where(known, h, 1.0)
-    spread = np.where(known, spread * np.sqrt(np.maximum(noise / safe**2, 1 / safe)), spread)
-    return Group(start + z * np.array([p.spread or 1.0 for p in parameters]), np.diag(spread**2), structure)
+    return start + z * spread, np.where(known, spread * np.sqrt(np.maximum(noise / safe**2, 1 / safe)), spread)
 
 
 def search_widely(
@@ -71,7 +75,7 @@ def search_widely(
     best = find_modes(compiled, group, x, curvature, tol=ROUGH)
     point, value = best.point.copy(), best.value.copy()
     for z in generator.standard_normal((EXTRA_STARTS, x.shape[1])):
-        other = find_modes(compiled, group, np.tile(group.unstandardise(z), (len(x), 1)), curvature, tol=ROUGH)
+        other = find_modes(compiled, group, group.unstandardise(np.tile(z, (len(x), 1))), curvature, tol=ROUGH)
         lower = other.converged & ~(value <= other.value + ROUGH)
         point[lower], value[lower] = other.point[lower], other.value[lower]
     return group.unstandardise(point), value < best.value

@@ -7,14 +7,17 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import normal_group
 from pytensor.compile.mode import Mode
 from scipy import optimize, special, stats
 
 import em_ppl as em
-from em_ppl.em import iterate
-from em_ppl.group import Group
+from em_ppl.design import make_design
+from em_ppl.distributions import Normal
+from em_ppl.e_step import e_step
+from em_ppl.em import iterate, starting_group, starting_modes
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-from em_ppl.modes import e_step
+from em_ppl.modes import approximate
 from em_ppl.progress import Progress
 
 # --- lme4 -----------------------------------------------------------------------------------------------------------
@@ -78,12 +81,11 @@ def test_verbagg_is_lme4s_laplace_fit(lme4):
 
 def laplace_evidence(fit, mean, sd):
     """The Laplace log marginal likelihood under another group, every mode found again from the group's mean."""
-    group = Group(np.asarray(mean, dtype=float), np.diag(np.asarray(sd, dtype=float) ** 2), "diagonal")
     compiled = fit.model.compile(fit.data)
-    start = np.tile(group.mean, (compiled.shape[0], 1))
-    curvature = np.tile(np.linalg.inv(group.covariance), (len(start), 1, 1))
-    posteriors = e_step(compiled, group, start, curvature, corrected=False)
-    assert posteriors.converged.all()
+    group = normal_group(compiled.shape[0], mean, np.diag(np.asarray(sd, dtype=float) ** 2))
+    curvature = np.tile(group.precision[0], (compiled.shape[0], 1, 1))
+    posteriors = e_step(compiled, group, group.location, curvature, "laplace")
+    assert posteriors.laplace.converged.all()
     return posteriors.log_evidence.sum()
 
 
@@ -184,9 +186,9 @@ def test_every_subject_ends_at_a_mode(learner_fits):
 def test_laplace_covariance_is_the_inverse_autodiff_hessian(learners):
     # 8 subjects x 25 trials, the loop over trials written out: PyTensor 2.38's second derivative of a Scan is wrong
     data = learners.isel(subject=slice(8), trial=slice(25)).drop_vars("n_trials")
-    group = Group(np.array([0.2, 1.0]), np.diag([1.0, 0.25]), "diagonal")
-    start, curvature = np.tile(group.mean, (8, 1)), np.tile(np.eye(2), (8, 1, 1))
-    found = e_step(rescorla_wagner.compile(data), group, start, curvature, corrected=False)
+    group = normal_group(8, [0.2, 1.0], np.diag([1.0, 0.25]))
+    curvature = np.tile(np.eye(2), (8, 1, 1))
+    found = approximate(rescorla_wagner.compile(data), group, group.location, curvature)
 
     x = pt.dmatrix("x")
     alpha, beta = pt.sigmoid(x[:, 0]), pt.exp(x[:, 1])
@@ -197,7 +199,7 @@ def test_laplace_covariance_is_the_inverse_autodiff_hessian(learners):
     gradient = pytensor.grad(total.sum(), x)
     rows = [pytensor.grad(gradient[:, k].sum(), x) for k in range(2)]
     hessian = -np.stack(pytensor.function([x], rows, mode=Mode("py", optimizer=None))(found.mode), axis=1)
-    expected = np.linalg.inv(hessian + np.linalg.inv(group.covariance))
+    expected = np.linalg.inv(hessian + group.precision[0])
     np.testing.assert_allclose(found.covariance, expected, rtol=1e-5)
 
 
@@ -219,11 +221,17 @@ def test_log_evidence_has_all_constants():
 
 
 def bits(state):
-    return [state.group.mean, state.group.covariance, state.subjects.mode, state.subjects.covariance]
+    laplace = state.subjects.laplace
+    return [state.group.coefficients, state.group.covariances, laplace.mode, laplace.covariance]
 
 
 def run(compiled):
-    return iterate(compiled, "corrected", "diagonal", 1e-5, 100, np.random.default_rng(0), Progress(show=False))
+    design = make_design(compiled.data, list(compiled.model.parameters), None, None)
+    group = starting_group(compiled, design, "diagonal", Normal(), None)
+    generator, progress = np.random.default_rng(0), Progress(show=False)
+    start = starting_modes(compiled, group, generator)
+    settings = {"tol": 1e-5, "max_iter": 100, "generator": generator, "progress": progress}
+    return iterate(compiled, group, *start, "corrected", **settings)
 
 
 def test_same_data_and_seed_give_the_same_bits_whatever_the_chunk_size(learners):

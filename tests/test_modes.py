@@ -3,11 +3,11 @@
 import numpy as np
 import pymc as pm
 import pytest
+from helpers import normal_group
 from scipy import optimize
 
 import em_ppl as em
-from em_ppl.group import Group
-from em_ppl.modes import differentiate, e_step, laplace_covariance, minimise
+from em_ppl.modes import approximate, differentiate, laplace_covariance, minimise
 
 
 def rows(values_and_gradients):
@@ -82,21 +82,21 @@ def test_derivatives_of_a_poisson_likelihood_are_its_closed_forms(poisson):
     rate = 6 * np.exp(x)
     np.testing.assert_allclose(compiled.log_likelihood_gradient(x), y.sum(1, keepdims=True) - rate, rtol=1e-10)
     scale = (1 / (rate + 1))[:, :, None]
-    hessian, bend = differentiate(compiled, x, compiled.log_likelihood_gradient(x), scale)
+    group = normal_group(20, [0.0], [[1.0]])
+    hessian, bend = differentiate(compiled, group, x, compiled.log_likelihood_gradient(x), np.sqrt(scale))
     np.testing.assert_allclose(hessian[:, 0], rate, rtol=1e-6)
     np.testing.assert_allclose(bend, scale[:, 0] * rate, rtol=1e-3)
 
 
-def two_e_steps(compiled, group):
-    """The second one has the curvature at the modes, which the shift needs."""
-    first = e_step(compiled, group, np.full((20, 1), 1.0), np.full((20, 1, 1), 18.0), corrected=True)
-    return e_step(compiled, group, first.mode, first.curvature, corrected=True)
+def settled(compiled, group):
+    """The second approximation has the curvature at the modes, which the shift needs."""
+    first = approximate(compiled, group, np.full((20, 1), 1.0), np.full((20, 1, 1), 18.0))
+    return approximate(compiled, group, first.mode, first.curvature)
 
 
-def test_e_step_on_a_poisson_likelihood(poisson):
+def test_laplace_approximation_of_a_poisson_likelihood(poisson):
     compiled, y = poisson
-    group = Group(np.array([1.0]), np.array([[0.25]]), "diagonal")
-    found = two_e_steps(compiled, group)
+    found = settled(compiled, normal_group(20, [1.0], [[0.25]]))
     assert found.converged.all()
     for i, s in enumerate(y.sum(1)):
         mode = optimize.brentq(lambda x, s=s: s - 6 * np.exp(x) - (x - 1.0) / 0.25, -5, 5, xtol=1e-12)
@@ -106,11 +106,29 @@ def test_e_step_on_a_poisson_likelihood(poisson):
         np.testing.assert_allclose(found.shift[i], 0.5 * variance**2 * 6 * np.exp(mode), rtol=1e-3)
 
 
+def test_laplace_approximation_in_a_heavy_tailed_group(poisson):
+    """A Student-t group: mode, variance and shift from the log-posterior's derivatives in closed form."""
+    compiled, y = poisson
+    found = settled(compiled, normal_group(20, [1.0], [[0.25]], distribution=em.StudentT(3.0)))
+    assert found.converged.all()
+    for i, s in enumerate(y.sum(1)):
+
+        def slope(x, s=s):
+            z = (x - 1.0) / 0.5
+            return s - 6 * np.exp(x) - 4 * z / (3 + z**2) / 0.5
+
+        mode = optimize.brentq(slope, -5, 5, xtol=1e-12)
+        second = -(slope(mode + 1e-4) - slope(mode - 1e-4)) / 2e-4
+        third = -(slope(mode + 1e-3) - 2 * slope(mode) + slope(mode - 1e-3)) / 1e-6
+        np.testing.assert_allclose(found.mode[i], mode, atol=1e-7)
+        np.testing.assert_allclose(found.covariance[i], 1 / second, rtol=1e-5)
+        np.testing.assert_allclose(found.shift[i], 0.5 * third / second**2, rtol=1e-3)
+
+
 def test_the_shift_goes_most_of_the_way_from_mode_to_mean(poisson):
     """The posterior mean by a fine sum over a grid."""
     compiled, y = poisson
-    group = Group(np.array([1.0]), np.array([[0.25]]), "diagonal")
-    found = two_e_steps(compiled, group)
+    found = settled(compiled, normal_group(20, [1.0], [[0.25]]))
     x = np.linspace(-3, 5, 20001)
     for i, s in enumerate(y.sum(1)):
         log_density = s * x - 6 * np.exp(x) - 2 * (x - 1.0) ** 2
@@ -123,10 +141,10 @@ def test_the_shift_goes_most_of_the_way_from_mode_to_mean(poisson):
 
 
 def test_curvature_that_is_no_maximums_becomes_the_groups_own_in_that_direction():
-    group = Group(np.zeros(2), np.diag([4.0, 9.0]), "diagonal")
+    group = normal_group(2, np.zeros(2), np.diag([4.0, 9.0]))
     # in the group's units: curvature 1 + 3 along the first, 1 - 5 along the second parameter
     curvature = np.array([np.diag([3.0 / 4.0, -5.0 / 9.0]), np.diag([3.0 / 4.0, 1.0 / 9.0])])
-    covariance, repaired = laplace_covariance(group, curvature)
+    covariance, repaired = laplace_covariance(group, np.zeros((2, 2)), curvature)
     assert repaired.tolist() == [True, False]
     np.testing.assert_allclose(covariance[0], np.diag([1.0, 9.0]), atol=1e-12)
     np.testing.assert_allclose(covariance[1], np.diag([1.0, 4.5]), atol=1e-12)

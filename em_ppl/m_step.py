@@ -1,0 +1,235 @@
+"""The M-step: the group that is most probable given every subject's posterior, and the score that it sets to 0.
+
+Dempster, Laird & Rubin (1977, J. R. Stat. Soc. B 39, 1-38); for heavy tails Lange, Little & Taylor (1989). With weights
+u (1 in a Normal group) and residuals r = x - X b, expectations over subjects' posteriors: b by generalised least
+squares, S = sum E[u r r'] / N, N - 1 with the default `GroupPrior`. Shared parameters take a Newton step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from em_ppl.compiled import CompiledModel
+from em_ppl.e_step import Posteriors
+from em_ppl.group import FloatArray, Group
+
+SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
+LONGEST_SHARED_STEP = 1.0  # in units of the parameter
+SHARED_RIDGE = 1e-4  # information per unit: a shared parameter about which less is known stays where it is
+# shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
+CREEPING = 0.02  # below it EM creeps, and takes scoring steps instead
+NOTHING = 1e-6  # below it trials say nothing at all, and rounding would
+NO_SPREAD = 1e-5  # an SD that goes to 0 stops where its share is this: 0 itself has no standard space
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Expectations over each subject's posterior, with the weights u of the group's distribution.
+
+    Attributes
+    ----------
+    weight : ndarray
+        E[u], (subject, parameter).
+    first : ndarray
+        E[u r], r the distance from the subject's location, (subject, parameter).
+    second : ndarray
+        E[u r r'], (subject, parameter, parameter); of independent parameters only the diagonal counts.
+    """
+
+    weight: FloatArray
+    first: FloatArray
+    second: FloatArray
+
+
+def moments(group: Group, subjects: Posteriors) -> Moments:
+    """Take the expectations."""
+    r = (subjects.laplace.mode - group.location)[:, None] + subjects.away
+    z = group.standardise(subjects.laplace.mode[:, None] + subjects.away)
+    u = group.model.distribution.weight(z, group.model.joint)
+    u = u * subjects.weights[:, :, None]
+    return Moments(u.sum(1), (u * r).sum(1), np.einsum("nki,nki,nkj->nij", u, r, r))
+
+
+def m_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Group:
+    """Return the next group."""
+    expected = moments(group, subjects)
+    coefficients = group.coefficients + _regression_step(group, expected)
+    covariances = _residual_covariances(group, expected, group.model.design @ (coefficients - group.coefficients))
+    coefficients, covariances = _scoring_steps(group, subjects, expected, coefficients, covariances)
+    shared = group.shared
+    if len(shared):
+        shared = shared + shared_step(compiled, group, subjects)
+    smallest = SMALLEST_SD * group.model.unit[group.model.varying]
+    return Group(group.model, coefficients, _no_thinner(covariances, smallest), shared)
+
+
+def _regression_step(group: Group, expected: Moments) -> FloatArray:
+    """How far generalised least squares moves b."""
+    design, precision = group.model.design, group.precision[group.model.level]
+    information = np.einsum("npk,npq,nq,nql->kl", design, precision, expected.weight, design, optimize=True)
+    score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
+    prior_score, prior_information = _prior_of_coefficients(group)
+    return np.asarray(np.linalg.solve(information + np.diag(prior_information), score + prior_score))
+
+
+def _prior_of_coefficients(group: Group) -> tuple[FloatArray, FloatArray]:
+    """Score and information of the group's prior by b, (coefficient,)."""
+    model = group.model
+    if model.prior is None or model.prior.mean_spread is None:
+        return np.zeros_like(group.coefficients), np.zeros_like(group.coefficients)
+    spread = model.prior.mean_spread * model.spread[model.varying][model.belongs_to] / model.typical
+    return (model.coefficients_near(model.centre) - group.coefficients) / spread**2, spread**-2.0
+
+
+def _residual_covariances(group: Group, expected: Moments, moved: FloatArray) -> FloatArray:
+    """S of each class, when the locations have moved."""
+    cross = np.einsum("ni,nj->nij", expected.first, moved)
+    second = expected.second - cross - cross.transpose(0, 2, 1)
+    second = second + np.einsum("ni,ni,nj->nij", expected.weight, moved, moved)
+    fewer = 0.0 if group.model.prior is None else group.model.prior.sd_shape - 1
+    members = group.model.members
+    covariances = np.einsum("cn,nij->cij", members, second) / (members.sum(1) - fewer)[:, None, None]
+    return covariances if group.model.joint else covariances * np.eye(covariances.shape[-1])
+
+
+def _no_thinner(covariances: FloatArray, smallest_sd: FloatArray) -> FloatArray:
+    """Keep covariances positive definite where the data leave no variance between subjects."""
+    unit = np.outer(smallest_sd, smallest_sd)
+    values, vectors = np.linalg.eigh(covariances / unit)
+    scaled = vectors * np.sqrt(np.maximum(values, 1))[:, None, :]
+    thin = values[:, :1, None] < 1
+    return np.where(thin, scaled @ scaled.transpose(0, 2, 1) * unit, covariances)
+
+
+# --- where EM creeps ------------------------------------------------------------------------------------------------
+
+
+def resolved_share(group: Group, mode: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Share of the group's variance that trials resolve, mean of each class, in the space where the group is standard.
+
+    Between 0 (the trials say nothing) and the identity (each subject is known exactly), (level, parameter, parameter).
+    """
+    inverse = group.inverse_cholesky[group.model.level]
+    left = inverse @ covariance @ inverse.transpose(0, 2, 1)
+    share = np.eye(left.shape[-1]) - group.curvature(group.standardise(mode)) @ left
+    share = np.einsum("cn,nij->cij", group.model.members, share) / group.model.members.sum(1)[:, None, None]
+    return (share + share.transpose(0, 2, 1)) / 2
+
+
+def _scoring_steps(
+    group: Group, subjects: Posteriors, expected: Moments, coefficients: FloatArray, covariances: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Lengthen EM's step where an SD goes to 0, so that it gets there.
+
+    EM moves a mean by the share of the way that trials resolve, and a log variance by the share's square: as an
+    SD goes to 0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and
+    the fixed point is the same. The space is that in which the group is standard, along the parameters (diagonal)
+    or the directions that trials resolve apart (full).
+    """
+    shares, creeps = resolved_share(group, subjects.laplace.mode, subjects.laplace.covariance), False
+    covariances = covariances.copy()
+    for level, share in enumerate(shares):
+        known, axes = np.linalg.eigh(share) if group.model.joint else (np.diag(share), np.eye(len(share)))
+        directions = np.flatnonzero((known > NOTHING) & (known < CREEPING))
+        if not len(directions):
+            continue
+        creeps = True
+        there, back = axes.T @ group.inverse_cholesky[level], group.cholesky[level] @ axes
+        variances = there @ covariances[level] @ there.T
+        for j in directions:
+            variance = 1 + (variances[j, j] - 1) / known[j] ** 2
+            variances[j, :] = variances[:, j] = 0.0
+            variances[j, j] = np.clip(variance, min(NO_SPREAD / known[j], 1.0), 4.0)
+        covariances[level] = back @ variances @ back.T
+    if creeps:
+        coefficients = group.coefficients + _scored_regression_step(group, expected, shares)
+    return coefficients, covariances
+
+
+def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray) -> FloatArray:
+    """`_regression_step` with the information that trials have, no longer than the SD of subjects' own estimates."""
+    values, vectors = np.linalg.eigh(shares)
+    values = np.where(values < NOTHING, 1.0, values)
+    known = (vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1)
+    inverse = group.inverse_cholesky
+    resolved = (inverse.transpose(0, 2, 1) @ known @ inverse)[group.model.level]
+    design, precision = group.model.design, group.precision[group.model.level]
+    information = np.einsum("npk,npq,nql->kl", design, resolved, design, optimize=True)
+    score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
+    prior_score, prior_information = _prior_of_coefficients(group)
+    step = np.linalg.solve(information + np.diag(prior_information), score + prior_score)
+    moved = np.einsum("nij,nj->ni", inverse[group.model.level], group.model.design @ step)
+    longest = np.sqrt(np.einsum("ni,nij,nj->n", moved, known[group.model.level], moved)).max()
+    return np.asarray(step / max(longest, 1.0))
+
+
+# --- shared parameters ----------------------------------------------------------------------------------------------
+
+
+def shared_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+    """Newton's step of the shared parameters on the marginal likelihood, the rest of the group held."""
+    unit = group.model.unit[group.model.shared]
+    information = shared_information(compiled, group, subjects) * np.outer(unit, unit)
+    values, vectors = np.linalg.eigh(information)
+    score = subjects.shared_score.sum(0) * unit
+    step = vectors @ ((vectors.T @ score) / (np.abs(values) + SHARED_RIDGE))
+    return np.asarray(step * unit * min(1.0, LONGEST_SHARED_STEP / max(float(np.abs(step).max()), 1e-300)))
+
+
+def shared_information(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+    """Information about the shared parameters, by Laplace's approximation, (shared, shared): H_ss - H_sx V H_xs."""
+    laplace, shared = subjects.laplace, group.model.shared
+    information = -np.einsum("nqi,nij,nrj->qr", laplace.cross, laplace.covariance, laplace.cross)
+    step = 1e-3 * group.model.unit[shared]
+    for q, side in enumerate(np.diag(step)):
+        up, down = (
+            compiled.value_and_gradient(
+                Group(group.model, group.coefficients, group.covariances, group.shared + s).complete(laplace.mode)
+            )[1][:, shared].sum(0)
+            for s in (side, -side)
+        )
+        information[q] += (down - up) / (2 * step[q])
+    return (information + information.T) / 2
+
+
+# --- the score ------------------------------------------------------------------------------------------------------
+
+
+def complete_scores(group: Group, x: FloatArray) -> FloatArray:
+    """Gradient of the group's log density at x, (subject, point, parameter), by its free numbers.
+
+    Returns
+    -------
+    ndarray
+        (subject, point, number), in the order of `Group.to_vector` without the shared parameters.
+    """
+    model, level = group.model, group.model.level
+    z = group.standardise(x)
+    weighted = model.distribution.weight(z, model.joint) * z
+    pulled = np.einsum("nki,nij->nkj", weighted, group.inverse_cholesky[level])  # u S^-1 r
+    by_coefficient = np.einsum("nkp,npc->nkc", pulled, model.design)
+    # by the log of L's diagonal, and by what is below it per diagonal entry: L^-1 dL has one entry or one row
+    slopes = group.inverse_cholesky[:, None] @ group.cholesky_slopes()
+    by_number = np.einsum("nki,ncij,nkj->nkc", weighted, slopes[level], z, optimize=True)
+    by_number -= np.trace(slopes, axis1=2, axis2=3)[level][:, None]
+    p = z.shape[-1]
+    blocks = [np.einsum("ln,nkc->nklc", model.members, part) for part in (by_number[..., :p], by_number[..., p:])]
+    return np.concatenate([by_coefficient, *(block.reshape(*x.shape[:2], -1) for block in blocks)], axis=2)
+
+
+def scores(group: Group, subjects: Posteriors) -> FloatArray:
+    """Gradient of each subject's log evidence by the free numbers of the group, (subject, number): Fisher's identity."""
+    by_group = np.einsum("nk,nkc->nc", subjects.weights, complete_scores(group, subjects.points))
+    return np.concatenate([by_group, subjects.shared_score], axis=1)
+
+
+def prior_score(group: Group) -> FloatArray:
+    """Gradient of the log density of the group's prior by the free numbers."""
+    by_coefficient, _ = _prior_of_coefficients(group)
+    log_diagonal = np.zeros(group.sd.size)
+    if group.model.prior is not None:
+        log_diagonal += group.model.prior.sd_shape - 1
+    rest = len(group.to_vector()) - len(by_coefficient) - len(log_diagonal)
+    return np.concatenate([by_coefficient, log_diagonal, np.zeros(rest)])
