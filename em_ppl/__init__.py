@@ -8,6 +8,7 @@ from em_ppl.data import from_dataframe, from_subjects
 from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
 from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.estimators import ImportanceSampling, Quadrature
+from em_ppl.evidence import Evidence
 from em_ppl.group import GroupPrior
 from em_ppl.group_estimate import GroupEstimate, WaldTest
 from em_ppl.inference_data import load
@@ -20,17 +21,26 @@ __version__ = _version("em-ppl")
 
 __all__ = [
     "BatchingWarning",
+    "Cauchy",
     "CompiledModel",
     "ConvergenceWarning",
+    "Evidence",
     "Fit",
     "GroupEstimate",
+    "GroupPrior",
+    "ImportanceSampling",
     "Interval",
+    "Laplace",
     "ModelError",
+    "Normal",
     "Parameter",
     "Positive",
+    "Quadrature",
     "Real",
+    "StudentT",
     "SubjectModel",
     "Unit",
+    "WaldTest",
     "fit",
     "from_dataframe",
     "from_subjects",

@@ -41,7 +41,8 @@ def _about_em(fit: Fit) -> Iterator[str]:
 
 def _about_subjects(fit: Fit) -> Iterator[str]:
     table = fit.subjects
-    lost, repaired, shortened = ~table["converged"], table["repaired"], table["shortened"] & table["converged"]
+    lost, integrated = ~table["converged"], table["integrated"]
+    repaired = table["repaired"] & ~integrated  # there it is only a place to integrate around
     if lost.any():
         yield (
             f"no mode was found for {_who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
@@ -52,10 +53,10 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
             f"the log-posterior of {_who(table, repaired)} does not curve down in every direction at the mode; along "
             "the others the group's own variance was taken. Their variances and evidence are rough."
         )
-    if shortened.any():
+    if integrated.any() and fit.settings["estimator"] == "corrected":
         yield (
-            f"the posterior of {_who(table, shortened)} is so skewed that the correction from mode to mean was cut at "
-            "one posterior SD: the Laplace approximation is poor there."
+            f"the posterior of {_who(table, integrated)} is so far from Normal that it was integrated, not expanded to "
+            'second order. If these are many, use estimator="exact".'
         )
 
 
@@ -102,9 +103,8 @@ def _directions(share: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _about_shared(fit: Fit) -> Iterator[str]:
-    for name, x, se in zip(
-        fit.group.shared["shared_parameter"].values, fit.group.shared.values, fit.group.shared_se.values, strict=True
-    ):
+    names = [name for name, parameter in fit.parameters.items() if parameter.shared]
+    for name, x, se in zip(names, fit.group.shared.values, fit.group.shared_se.values, strict=True):
         if _is_far(fit.parameters[name], x):
             yield (
                 f"the shared parameter {name!r} runs off towards a bound, where the likelihood is flat: these "

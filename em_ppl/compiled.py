@@ -164,6 +164,14 @@ class CompiledModel:
         """Return the same compiled functions over other data with the same columns; nothing is compiled."""
         return compile_model(self.model, data, compile_kwargs=self.functions.compile_kwargs)
 
+    def take(self, index: NDArray[np.intp]) -> CompiledModel:
+        """Return the same for some of the subjects; nothing is compiled or checked again."""
+        own = {name: column.by_subject for name, column in self.functions.columns.items()}
+        columns = {name: values[index] if own[name] else values for name, values in self.subjects.columns.items()}
+        present = {name: mask[index] for name, mask in self.subjects.present.items()}
+        subjects = Subjects(columns, present, self.subjects.n_trials[index])
+        return replace(self, data=self.data.isel(subject=index), subjects=subjects)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Number of subjects, number of parameters."""

@@ -26,6 +26,7 @@ def from_dataframe(
     *,
     trial: str | None = None,
     stack: Mapping[str, Sequence[str]] | None = None,
+    people: pd.DataFrame | None = None,
 ) -> xr.Dataset:
     """Turn a long table, one row a trial, into a Dataset with dims (subject, trial).
 
@@ -40,20 +41,24 @@ def from_dataframe(
     stack : mapping of str to sequence of str, optional
         New variables made of several columns side by side, with one more dimension:
         ``stack={"payoff": ["payoff_left", "payoff_right"]}`` gives ``payoff`` (subject, trial, payoff_column).
+    people : DataFrame, optional
+        What is known of each subject as a whole, such as age or diagnosis: one row a subject, named by a column
+        `subject` or by the index. For the ``covariates`` of `fit`.
 
     Returns
     -------
     Dataset
-        Every other column as a variable (subject, trial), and ``n_trials`` (subject). Integers stay integers,
-        bools become 0 and 1; a missing value is NaN. A column called ``trial`` serves for the order only.
+        Every other column as a variable (subject, trial), those of `people` as (subject), and ``n_trials`` (subject).
+        Integers stay integers, bools become 0 and 1; a missing value is NaN. A column called ``trial`` serves for the
+        order only.
 
     Raises
     ------
     TypeError
         If `frame` is not a DataFrame.
     ValueError
-        If there are no rows, a column is absent or occurs twice, a subject is missing, or the trial order is
-        missing or repeated within a subject.
+        If there are no rows, a column is absent or occurs twice, a subject is missing (in `people`, too), or the trial
+        order is missing or repeated within a subject.
 
     Examples
     --------
@@ -87,11 +92,11 @@ def from_dataframe(
 
     rows = np.argsort(codes, kind="stable")
     edges = np.searchsorted(codes[rows], np.arange(len(labels) + 1))
-    people = [{name: values[rows[a:b]] for name, values in columns.items()} for a, b in pairwise(edges)]
-    data = _assemble(list(labels), people)
+    own = [{name: values[rows[a:b]] for name, values in columns.items()} for a, b in pairwise(edges)]
+    data = _assemble(list(labels), own)
     for name, parts in stack.items():
         data = data.rename({f"{name}_dim_0": f"{name}_column"}).assign_coords({f"{name}_column": list(parts)})
-    return data
+    return data if people is None else data.assign(_of_people(people, subject, data))
 
 
 def from_subjects(
@@ -147,6 +152,28 @@ def from_subjects(
         raise ValueError(f"{len(labels)} subject labels for {len(entries)} subjects.")
     named = [_named_columns(entry, columns, label) for entry, label in zip(entries, labels, strict=True)]
     return _assemble(labels, named)
+
+
+def _of_people(people: pd.DataFrame, subject: str, data: xr.Dataset) -> dict[str, tuple[str, Array]]:
+    """Bring a table with one row a subject into the order of the data's subjects."""
+    if not isinstance(people, pd.DataFrame):
+        raise TypeError(f"people must be a pandas DataFrame, not {type(people).__name__}.")
+    table = people.set_index(subject) if subject in people.columns else people
+    labels = data["subject"].values
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"people has several rows for subject {label_text(twice[0])}: it needs one.")
+    missing = [label for label in labels if label not in table.index]
+    if missing:
+        raise ValueError(
+            f"people has no row for subject {label_text(missing[0])} ({len(missing)} in all): it names its rows by a "
+            f"column {subject!r}, or by the index."
+        )
+    both = [str(name) for name in table.columns if str(name) in data.variables]
+    if both:
+        raise ValueError(f"people and the trials both have a column {both[0]!r}: rename or drop one.")
+    table = table.loc[list(labels)]
+    return {str(name): ("subject", _as_array(table[name])) for name in table.columns}
 
 
 def _check_columns(frame: pd.DataFrame, needed: Iterable[str]) -> None:

@@ -77,7 +77,7 @@ class Design:
 
     def matrix(self, people: pd.DataFrame | None = None) -> FloatArray:
         """Return X, (subject, parameter, coefficient), of these subjects or of new ones."""
-        people = self.people if people is None else people
+        people = self.people if people is None else self._check_new(people)
         blocks = [_columns(spec, people).to_numpy(dtype=float) for spec in self.specs.values()]
         x = np.zeros((len(people), len(blocks), sum(block.shape[1] for block in blocks)))
         edge = 0
@@ -88,10 +88,23 @@ class Design:
 
     def level(self, people: pd.DataFrame | None = None) -> Index:
         """Return which covariance is whose, (subject,)."""
-        people = self.people if people is None else people
+        people = self.people if people is None else self._check_new(people)
         if self.by is None:
             return np.zeros(len(people), dtype=np.intp)
+        unknown = [value for value in people[self.by] if value not in self.levels]
+        if unknown:
+            raise ValueError(f"{self.by}={label_text(unknown[0])} is none of the fit's: {self.levels}.")
         return np.array([self.levels.index(value) for value in people[self.by]], dtype=np.intp)
+
+    def _check_new(self, people: pd.DataFrame) -> pd.DataFrame:
+        """Make sure that new people have every covariate."""
+        for name in self.people.columns:
+            if name not in people.columns:
+                raise ValueError(f"the new people have no column {name!r}; they have {', '.join(people.columns)}.")
+            missing = people[name].isna()
+            if missing.any():
+                raise ValueError(f"covariate {name!r} is missing for person {label_text(missing.idxmax())}.")
+        return people
 
 
 def make_design(

@@ -29,13 +29,14 @@ class Distribution:
     """
 
     heavy_tails = True
+    smooth = True  # enough for a Laplace approximation
 
     def potential(self, z: FloatArray, joint: bool) -> FloatArray:
         """Negative log density without its constant, (...,)."""
         raise NotImplementedError
 
     def weight(self, z: FloatArray, joint: bool) -> FloatArray:
-        """Expected weight u given z, (..., parameter); the gradient of the potential is u z."""
+        """Return the expected weight u given z, (..., parameter); the gradient of the potential is u z."""
         raise NotImplementedError
 
     def curvature(self, z: FloatArray, joint: bool) -> FloatArray:
@@ -44,6 +45,15 @@ class Distribution:
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """Log of what makes exp(-potential) a density."""
+        raise NotImplementedError
+
+    def reach(self, probability: float) -> float:
+        """How far from the centre, in scales, a parameter lies with this probability at most."""
+        raise NotImplementedError
+
+    @property
+    def covering(self) -> Normal | StudentT:
+        """A distribution that can be drawn from, with tails no lighter."""
         raise NotImplementedError
 
 
@@ -75,6 +85,19 @@ class Normal(Distribution):
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""
         return -0.5 * n_parameters * float(np.log(2 * np.pi))
+
+    def reach(self, probability: float) -> float:
+        """See `Distribution`."""
+        return float(special.ndtri(0.5 + probability / 2))
+
+    @property
+    def covering(self) -> Normal | StudentT:
+        """See `Distribution`."""
+        return self
+
+    def quantile(self, uniform: FloatArray, joint: bool) -> FloatArray:
+        """Turn uniform numbers, (..., parameter + 1), into draws; a Normal has no use for the last."""
+        return np.asarray(special.ndtri(uniform[..., :-1]))
 
 
 @dataclass(frozen=True)
@@ -135,6 +158,22 @@ class StudentT(Distribution):
         gammas = special.gammaln((self.df + size) / 2) - special.gammaln(self.df / 2)
         return float(n_parameters // size * (gammas - 0.5 * size * np.log(self.df * np.pi)))
 
+    def reach(self, probability: float) -> float:
+        """See `Distribution`."""
+        return float(special.stdtrit(self.df, 0.5 + probability / 2))
+
+    @property
+    def covering(self) -> Normal | StudentT:
+        """See `Distribution`."""
+        return self
+
+    def quantile(self, uniform: FloatArray, joint: bool) -> FloatArray:
+        """Turn uniform numbers, (..., parameter + 1), into draws; the last gives a joint one its scale."""
+        if not joint:
+            return np.asarray(special.stdtrit(self.df, uniform[..., :-1]))
+        weight = special.gammaincinv(self.df / 2, uniform[..., -1:]) * 2 / self.df
+        return np.asarray(special.ndtri(uniform[..., :-1]) / np.sqrt(weight))
+
 
 def Cauchy() -> StudentT:
     """Student's t with one degree of freedom: the heaviest tails; it has no mean and no standard deviation.
@@ -150,11 +189,11 @@ def Cauchy() -> StudentT:
 
 @dataclass(frozen=True)
 class Laplace(Distribution):
-    """The Laplace (double-exponential) distribution, for independent parameters.
+    """The Laplace (double-exponential) distribution, for independent parameters and the exact estimator.
 
-    Its log density has a kink at the centre, where no mode search and no curvature is at home. The kink is rounded
-    within a tenth of the scale: abs(z) becomes sqrt(z^2 + 0.1^2), which is the symmetric hyperbolic distribution. Its
-    scale is 1 / sqrt(2) of the standard deviation (before rounding).
+    Its log density has a kink at the centre, which no Laplace approximation can follow: it needs ``estimator="exact"``.
+    For the search the kink is rounded within a tenth of the scale: abs(z) becomes sqrt(z^2 + 0.1^2), which is the
+    symmetric hyperbolic distribution. Its scale is 1 / sqrt(2) of the standard deviation (before rounding).
 
     References
     ----------
@@ -168,6 +207,8 @@ class Laplace(Distribution):
     Laplace()
     """
 
+    smooth = False
+
     def potential(self, z: FloatArray, joint: bool) -> FloatArray:
         """See `Distribution`."""
         return np.asarray(np.sqrt(z**2 + PEAK**2).sum(-1))
@@ -177,9 +218,18 @@ class Laplace(Distribution):
         return np.asarray(1 / np.sqrt(z**2 + PEAK**2))
 
     def curvature(self, z: FloatArray, joint: bool) -> FloatArray:
-        """See `Distribution`."""
-        return np.asarray((PEAK**2 * self.weight(z, joint) ** 3)[..., None] * np.eye(z.shape[-1]))
+        """Return that of the Normal with the same variance: its own is a needle at the centre, and 0 elsewhere."""
+        return np.broadcast_to(0.5 * np.eye(z.shape[-1]), (*z.shape, z.shape[-1]))
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""
         return float(-n_parameters * np.log(2 * PEAK * special.k1(PEAK)))
+
+    def reach(self, probability: float) -> float:
+        """See `Distribution`; the rounded peak is counted as sharp."""
+        return -float(np.log1p(-probability))
+
+    @property
+    def covering(self) -> Normal | StudentT:
+        """See `Distribution`."""
+        return StudentT(5.0)

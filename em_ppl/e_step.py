@@ -1,20 +1,57 @@
 """The E-step: every subject's posterior under the group, as weighted points around its mode.
 
 Laplace's approximation comes first. Then ``"laplace"`` takes the mode for the mean; ``"corrected"`` goes to second
-order; quadrature and importance sampling evaluate the likelihood at further points and leave the approximation behind.
+order; ``"exact"`` evaluates the likelihood at further points and leaves the approximation behind, as ``"corrected"``
+does for single subjects whose posterior is no hill that a second order could follow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
-from em_ppl.estimators import Rule
-from em_ppl.group import FloatArray, Group
+from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
+from em_ppl.group import FloatArray, Group, Index
 from em_ppl.modes import STENCIL, LaplaceApproximation, approximate
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How expectations over subjects' posteriors are taken.
+
+    Attributes
+    ----------
+    estimator : {"corrected", "laplace", "exact"}
+        See `em_ppl.fit`.
+    integration : Quadrature or ImportanceSampling
+        For all subjects, or for those that the second order does not suit.
+    random_seed : int
+        For points that are drawn.
+    hard : ndarray of int
+        Subjects that ``"corrected"`` integrates.
+    rule : Rule or None
+        The points of everyone, once they are laid.
+    """
+
+    estimator: Literal["corrected", "laplace", "exact"]
+    integration: Quadrature | ImportanceSampling
+    random_seed: int
+    hard: Index = field(default_factory=lambda: np.arange(0))
+    rule: Rule | None = None
+
+    def laid(self, group: Group, hard: Index | None = None) -> Scheme:
+        """Lay the points, if that has not been done, and say who is hard."""
+        rule = self.rule or self.integration.rule(group, np.random.default_rng(self.random_seed))
+        return replace(self, rule=rule, hard=self.hard if hard is None else hard)
+
+    def take(self, subjects: Index) -> Scheme:
+        """Return the same for some of the subjects, in order."""
+        hard = np.flatnonzero(np.isin(subjects, self.hard))
+        return replace(self, hard=hard, rule=None if self.rule is None else self.rule.take(subjects))
 
 
 @dataclass(frozen=True)
@@ -57,13 +94,13 @@ class Posteriors:
 
     @property
     def covariance(self) -> FloatArray:
-        """Posterior covariances, (subject, parameter, parameter)."""
+        """Posterior covariances, (subject, parameter, parameter); to second order V - w w', Laplace's less."""
         centred = self.away - (self.mean - self.laplace.mode)[:, None]
         return np.einsum("nk,nki,nkj->nij", self.weights, centred, centred)
 
 
 def e_step(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, estimator: Rule | str
+    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme
 ) -> Posteriors:
     """Find every subject's posterior.
 
@@ -75,50 +112,72 @@ def e_step(
         The prior of each subject.
     start, curvature : ndarray
         Where the mode search begins, and about the curvature there; see `approximate`.
-    estimator : Rule or {"corrected", "laplace"}
+    scheme : Scheme
         How expectations are taken.
     """
     laplace = approximate(compiled, group, start, curvature)
-    if isinstance(estimator, Rule):
-        return integrate(compiled, group, laplace, estimator)
-    if estimator == "laplace":
+    if scheme.estimator == "exact":
+        assert scheme.rule is not None
+        return integrate(compiled, group, laplace, scheme.rule)
+    if scheme.estimator == "laplace":
         laplace = replace(laplace, shift=np.zeros_like(laplace.mode), shortened=np.zeros_like(laplace.repaired))
-    return expand(group, laplace)
+    return expand(compiled, group, laplace, scheme)
 
 
-def expand(group: Group, laplace: LaplaceApproximation) -> Posteriors:
+def expand(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, scheme: Scheme) -> Posteriors:
     """Take expectations to second order: h(m) - w' dh/dx + 1/2 sum_ab V_ab d2h / dx_a dx_b, w the shift.
 
-    With L L' = V, these derivatives are differences of h at m and m +- e l_j, so that the expectation is a weighted sum
-    over these points. It is what the gradient of Laplace's evidence consists of.
+    It is what the gradient of Laplace's evidence consists of. For subjects that are hard, the integrated first and
+    second moments about the mode take the place of -w and V.
     """
-    root, shared = np.linalg.cholesky(laplace.covariance), group.model.shared
-    along = np.linalg.solve(root, laplace.shift[:, :, None])[:, :, 0]  # w = sum of along_j l_j
-    sides = STENCIL * root.transpose(0, 2, 1)
-    away = np.concatenate([0 * laplace.mode[:, None], sides, -sides], axis=1)
-    second, first = 0.5 / STENCIL**2, 0.5 * along / STENCIL
-    centre = np.full((len(along), 1), 1 - 2 * second * along.shape[1])
-    weights = np.concatenate([centre, second - first, second + first], axis=1)
+    first, second, log_evidence = -laplace.shift, laplace.covariance, laplace.log_evidence
+    shared = group.model.shared
     score = laplace.slope[:, shared] - 0.5 * laplace.bend[:, shared]
     score = score + np.einsum("nqi,ni->nq", laplace.cross, laplace.shift)
-    return Posteriors(laplace, away, weights, laplace.log_evidence, score)
+    if (who := scheme.hard).size:
+        assert scheme.rule is not None
+        whole = integrate(compiled.take(who), group.take(who), laplace.take(who), scheme.rule.take(who))
+        second, log_evidence = second.copy(), log_evidence.copy()
+        first[who] = np.einsum("nk,nki->ni", whole.weights, whole.away)
+        second[who] = np.einsum("nk,nki,nkj->nij", whole.weights, whole.away, whole.away)
+        log_evidence[who], score[who] = whole.log_evidence, whole.shared_score
+    return Posteriors(laplace, *points_with(first, second), log_evidence, score)
+
+
+def points_with(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Lay points around 0 with weights, so that first and second moments are these.
+
+    With L L' the second moments, the points are 0 and +- e l_j: a weighted sum of h is then made of its value and its
+    first and second differences at 0, which is the expectation to second order.
+    """
+    root = np.linalg.cholesky(second)
+    along = np.linalg.solve(root, first[:, :, None])[:, :, 0] / (2 * STENCIL)
+    sides, each = STENCIL * root.transpose(0, 2, 1), 0.5 / STENCIL**2
+    away = np.concatenate([0 * first[:, None], sides, -sides], axis=1)
+    centre = np.full((len(first), 1), 1 - 2 * each * first.shape[1])
+    return away, np.concatenate([centre, each + along, each - along], axis=1)
 
 
 def integrate(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule) -> Posteriors:
-    """Evaluate the posterior at the rule's points, scaled to each subject's second-order mean and Laplace covariance.
+    """Evaluate the posterior at the rule's points around each subject's Laplace approximation.
 
     Importance weights with a heavy tail are Pareto-smoothed (Vehtari et al. 2024, J. Mach. Learn. Res. 25(72)).
     """
-    root = np.linalg.cholesky(laplace.covariance)
-    away = np.einsum("nij,nkj->nki", root, rule.z) - laplace.shift[:, None]
-    points = laplace.mode[:, None] + away
-    log_likelihood, shared_slope = evaluate(compiled, group, points)
-    log_weights = log_likelihood + group.log_density(points) + rule.log_weight
-    log_weights += np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)[:, None]
+    away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
     log_weights, pareto_k = _smooth(log_weights) if rule.drawn else (log_weights, None)
     log_evidence = np.logaddexp.reduce(log_weights, axis=1)
     weights = np.exp(log_weights - log_evidence[:, None])
     return Posteriors(laplace, away, weights, log_evidence, np.einsum("nk,nkq->nq", weights, shared_slope), pareto_k)
+
+
+def weigh(
+    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Place the rule's points: away from the modes, log weights (in sum the evidence), slopes by shared parameters."""
+    away, log_volume = rule.place(group, laplace)
+    points = laplace.mode[:, None] + away
+    log_likelihood, shared_slope = evaluate(compiled, group, points)
+    return away, log_likelihood + group.log_density(points) + log_volume, shared_slope
 
 
 def _smooth(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -136,9 +195,8 @@ def _smooth(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def evaluate(compiled: CompiledModel, group: Group, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Log-likelihood at points, (subject, point), -inf where it is no number; and its slope by shared parameters."""
-    x, shared = group.complete(points), group.model.shared
-    log_likelihood, slope = np.empty(x.shape[:2]), np.empty((*x.shape[:2], len(shared)))
-    for k in range(x.shape[1]):
-        log_likelihood[:, k], gradient = compiled.value_and_gradient(np.ascontiguousarray(x[:, k]))
-        slope[:, k] = gradient[:, shared]
-    return np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf), np.where(np.isfinite(slope), slope, 0.0)
+    x, (n, k, _) = group.complete(points), points.shape
+    value, gradient = compiled.value_and_gradient(x.reshape(n * k, -1), np.repeat(np.arange(n), k))
+    slope = gradient[:, group.model.shared].reshape(n, k, -1)
+    value = np.where(np.isfinite(value), value, -np.inf).reshape(n, k)
+    return value, np.where(np.isfinite(slope), slope, 0.0)

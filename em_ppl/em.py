@@ -21,10 +21,10 @@ from em_ppl.acceleration import Anderson
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
-from em_ppl.distributions import Distribution, Laplace, Normal
-from em_ppl.e_step import Posteriors, e_step
-from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, Rule, exact_integration
-from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Structure
+from em_ppl.distributions import Distribution, Normal
+from em_ppl.e_step import Posteriors, Scheme, e_step
+from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
+from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
 from em_ppl.m_step import m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, predict_modes
@@ -36,7 +36,9 @@ from em_ppl.uncertainty import information
 __all__ = ["ConvergenceWarning", "fit"]
 
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
-NEAR = 1e-2  # exact EM begins where corrected EM has come so near
+WORSE = 1.0  # log evidence that an accelerated step may lose
+NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
+PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
 
 
 class ConvergenceWarning(UserWarning):
@@ -49,6 +51,7 @@ class Iterations:
 
     group: Group
     subjects: Posteriors
+    scheme: Scheme
     log_evidence: list[float]
     change: list[float]
     status: str
@@ -150,10 +153,9 @@ def fit(
     _check_numbers(tol, max_iter, random_seed)
     _check_kinds(model, distribution, prior)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
-    integration = _integration(estimator, len(varying))
     distribution = distribution or Normal()
-    if isinstance(distribution, Laplace) and covariance == "full":
-        raise ValueError('a Laplace group has independent parameters: use covariance="diagonal", or a Student-t group.')
+    scheme = _scheme(estimator, len(varying), distribution, random_seed)
+    _check_distribution(distribution, covariance, scheme)
     design = make_design(check_dataset(data), varying, covariates, covariance_by)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
@@ -166,15 +168,12 @@ def fit(
         group = starting_group(compiled, design, covariance, distribution, prior)
         start = group, *starting_modes(compiled, group, generator)
         settings: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "generator": generator, "progress": progress}
-        if integration is None:
-            rule: Rule | str = str(estimator)
-        else:
-            rule = integration.rule(compiled.shape[0], len(varying), np.random.default_rng(random_seed))
-            near = iterate(compiled, *start, "corrected", **settings | {"tol": max(tol, NEAR)})
-            start = near.group, near.subjects.laplace.mode, near.subjects.laplace.curvature
-        done = iterate(compiled, *start, rule, **settings)
+        if scheme.estimator == "exact":
+            start = come_near(compiled, *start, scheme, **settings | {"tol": max(tol, NEAR)})
+            scheme = scheme.laid(group)
+        done = iterate(compiled, *start, scheme, **settings)
         progress.say("standard errors")
-        known = information(compiled, done.group, done.subjects, exact=integration is not None)
+        known = information(compiled, done.group, done.subjects, done.scheme)
         progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
     result = Fit.make(
         compiled,
@@ -182,8 +181,8 @@ def fit(
         done.group,
         done.subjects,
         known,
-        integration,
-        estimator=estimator if isinstance(estimator, str) else "exact",
+        done.scheme,
+        compile_kwargs,
         status=done.status,
         log_evidence=done.log_evidence,
         change=done.change,
@@ -211,35 +210,57 @@ def starting_group(
     return Group(model, model.coefficients_near(start), covariances, start[model.shared])
 
 
+def come_near(
+    compiled: CompiledModel, group: Group, mode: FloatArray, curvature: FloatArray, scheme: Scheme, **settings: Any
+) -> tuple[Group, FloatArray, FloatArray]:
+    """Take exact EM's first steps cheaply: by corrected EM with a Normal group."""
+    normal = replace(group, model=replace(group.model, distribution=Normal()))
+    near = iterate(compiled, normal, mode, curvature, replace(scheme, estimator="corrected"), **settings)
+    laplace = near.subjects.laplace
+    return replace(near.group, model=group.model), laplace.mode, laplace.curvature
+
+
 def iterate(
     compiled: CompiledModel,
     group: Group,
     mode: FloatArray,
     curvature: FloatArray,
-    estimator: Rule | str,
+    scheme: Scheme,
     *,
     tol: float,
     max_iter: int,
     generator: np.random.Generator,
     progress: Progress,
+    wide_searches: int = WIDE_SEARCHES,
 ) -> Iterations:
     """Alternate E-step and M-step, accelerated, until the group stands still."""
-    accelerate, wide_searches = Anderson(), WIDE_SEARCHES
+    accelerate = Anderson()
     done: Iterations | None = None
     evidences: list[float] = []
     changes: list[float] = []
+    plain: Group | None = None  # what an unaccelerated step would have come to
     status = "max_iter"
     try:
         for iteration in range(1, max_iter + 1):
-            subjects = e_step(compiled, group, mode, curvature, estimator)
+            subjects = e_step(compiled, group, mode, curvature, scheme)
+            evidence = float(subjects.log_evidence.sum())
+            if plain is not None and done is not None and evidence < evidences[-1] - WORSE:
+                # extrapolated too far: back to the plain step, from the posteriors of before
+                group, plain, accelerate = plain, None, Anderson()
+                mode, curvature = predict_modes(group, done.subjects.laplace), done.subjects.laplace.curvature
+                subjects = e_step(compiled, group, mode, curvature, scheme)
+                evidence = float(subjects.log_evidence.sum())
             update = m_step(compiled, group, subjects)
 
-            evidences.append(float(subjects.log_evidence.sum()))
+            evidences.append(evidence)
             changes.append(distance(group, update))
-            done = Iterations(group, subjects, evidences, changes, "interrupted")
+            done = Iterations(group, subjects, scheme, evidences, changes, "interrupted")
             progress.step(iteration, evidences[-1], changes[-1], tol)
             mode, curvature = subjects.laplace.mode, subjects.laplace.curvature
 
+            if (changes[-1] < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
+                scheme, accelerate, plain = scheme.laid(group, hard), Anderson(), None
+                continue
             if changes[-1] < tol:
                 status = "converged"
                 if not wide_searches:
@@ -249,10 +270,11 @@ def iterate(
                     break
                 # somebody has a more probable mode than the one that EM followed: go on from there
                 wide_searches, accelerate, status = wide_searches - 1, Anderson(), "max_iter"
+                plain = None
                 continue
 
             extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
-            group = group.from_vector(extrapolated * group.units)
+            group, plain = group.from_vector(extrapolated * group.units), update
             mode = predict_modes(group, subjects.laplace)
     except KeyboardInterrupt:
         if done is None:
@@ -260,6 +282,19 @@ def iterate(
         return done
     assert done is not None  # max_iter >= 1
     return replace(done, status=status)
+
+
+def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
+    """Who is to be integrated, now that EM is near its end or does not find it; nobody, if that is no news.
+
+    Where a posterior is no hill, or so skewed that its mean lies more than an SD from its mode, expansions around the
+    mode jump from one step of EM to the next, and it may never end.
+    """
+    laplace = subjects.laplace
+    flagged = np.flatnonzero(laplace.shortened | laplace.repaired)
+    everyone = np.union1d(scheme.hard, flagged)
+    news = scheme.estimator == "corrected" and len(everyone) > len(scheme.hard)
+    return everyone if news else np.arange(0)
 
 
 def distance(group: Group, other: Group) -> float:
@@ -289,13 +324,22 @@ def starting_modes(
     return mode, curvature
 
 
-def _integration(
-    estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int
-) -> Quadrature | ImportanceSampling | None:
+def _scheme(
+    estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int, distribution: Distribution, random_seed: int
+) -> Scheme:
     if isinstance(estimator, Quadrature | ImportanceSampling):
-        return estimator
+        return Scheme("exact", estimator, random_seed)
     _check_choices(estimator=(estimator, Estimator))
-    return exact_integration(n_varying) if estimator == "exact" else None
+    return Scheme(estimator, exact_integration(n_varying, distribution), random_seed)
+
+
+def _check_distribution(distribution: Distribution, covariance: Structure, scheme: Scheme) -> None:
+    if distribution.smooth:
+        return
+    if covariance == "full":
+        raise ValueError(f'{distribution} has independent parameters: use covariance="diagonal", or em.StudentT().')
+    if scheme.estimator != "exact":
+        raise ValueError(f'{distribution} has a kink that no Laplace approximation can follow: use estimator="exact".')
 
 
 def _check_kinds(model: SubjectModel, distribution: Distribution | None, prior: GroupPrior | None) -> None:

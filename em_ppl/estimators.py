@@ -1,21 +1,21 @@
-"""How an E-step takes expectations over a subject's posterior.
+"""Where the exact E-step evaluates a subject's posterior: adaptive quadrature, and importance sampling.
 
-All of them end in the same thing: points around the mode, with weights that sum to 1. What the M-step and the scores
-need is a weighted sum over these, whatever the estimator.
+Either lays points around each subject's Laplace approximation, with the log of the volume that each stands for: an
+integral over the subject's parameters is the sum of exp(log volume) times the integrand.
 """
 
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy import special
 from scipy.stats import qmc
 
-from em_ppl.distributions import Normal, StudentT
-from em_ppl.group import FloatArray
+from em_ppl.distributions import Distribution, Normal, StudentT
+from em_ppl.group import FloatArray, Group, Index
+from em_ppl.modes import LaplaceApproximation
 
 __all__ = ["Estimator", "ImportanceSampling", "Quadrature"]
 
@@ -25,12 +25,84 @@ Estimator = Literal["corrected", "laplace", "exact"]
 ORDERS = {1: 21, 2: 11, 3: 7}
 
 
-class Rule(NamedTuple):
-    """Each subject's integral over standardised parameters as a sum: of f(z) it is that of exp(log_weight) f(z)."""
+@dataclass(frozen=True)
+class Grid:
+    """Points and log volumes in the space where a Laplace approximation is standard, the same for all subjects.
 
-    z: FloatArray  # (subject, point, parameter)
-    log_weight: FloatArray  # (subject, point)
-    drawn: bool  # whether the points are random, and their weights to be smoothed
+    `drawn` says whether points are random, so that their weights need smoothing.
+    """
+
+    z: FloatArray  # (point, parameter)
+    log_volume: FloatArray  # (point,)
+    drawn: bool = False
+
+    def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
+        """Return the points minus the modes, (subject, point, parameter), and their log volumes, (subject, point)."""
+        root = _root(group, laplace)
+        away = np.einsum("nij,kj->nki", root, self.z) - laplace.shift[:, None]
+        return away, self.log_volume + _log_determinant(root)[:, None]
+
+    def take(self, subjects: Index) -> Grid:
+        """Return the same for some of the subjects."""
+        return self
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from each subject's Laplace approximation with the tails of `proposal`, and from a heavy-tailed group.
+
+    A posterior can have the group's heavy tails, which no Laplace approximation reaches: half of the draws then come
+    from the group (or what covers it), and weights are those of the mixture (Owen & Zhou 2000, J. Am. Stat. Assoc. 95).
+    """
+
+    z: FloatArray  # (subject, draw, parameter), from `proposal`
+    proposal: Normal | StudentT
+    z_of_group: FloatArray  # (subject, draw, parameter), from `covering`, where the group is standard; maybe none
+    covering: Normal | StudentT
+    joint: bool  # whether `covering` has the multivariate form
+    drawn: bool = True
+
+    def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
+        """See `Grid`."""
+        root, centre = _root(group, laplace), laplace.mode - laplace.shift
+        near = np.einsum("nij,nkj->nki", root, self.z) + centre[:, None]
+        x = np.concatenate([near, group.unstandardise(self.z_of_group)], axis=1)
+        z = np.einsum("nij,nkj->nki", np.linalg.inv(root), x - centre[:, None])
+        log_density = _log_density(self.proposal, z, joint=False) - _log_determinant(root)[:, None]
+        if self.z_of_group.shape[1]:
+            of_group = _log_density(self.covering, group.standardise(x), joint=self.joint)
+            of_group -= _log_determinant(group.factor())[:, None]
+            share = np.log([self.z.shape[1] / x.shape[1], self.z_of_group.shape[1] / x.shape[1]])
+            log_density = np.logaddexp(share[0] + log_density, share[1] + of_group)
+        return x - laplace.mode[:, None], -log_density - np.log(x.shape[1])
+
+    def take(self, subjects: Index) -> Draws:
+        """See `Grid`."""
+        return replace(self, z=self.z[subjects], z_of_group=self.z_of_group[subjects])
+
+
+Rule: TypeAlias = Grid | Draws
+"""The points of a study, fixed while EM runs; made by `Quadrature` or `ImportanceSampling`."""
+
+
+def _root(group: Group, laplace: LaplaceApproximation) -> FloatArray:
+    """L with L L' the covariance to integrate with: Laplace's, but no wider than the group.
+
+    A likelihood that curves up at the mode makes Laplace's wider than the group, without bound; the posterior is not.
+    """
+    factor = group.factor()
+    inverse = group.inverse_cholesky[group.model.level]
+    values, vectors = np.linalg.eigh(inverse @ laplace.covariance @ inverse.transpose(0, 2, 1))
+    capped = factor @ (vectors * np.sqrt(np.minimum(values, 1.0))[:, None, :])
+    return np.linalg.cholesky(capped @ capped.transpose(0, 2, 1))
+
+
+def _log_density(distribution: Distribution, z: FloatArray, *, joint: bool) -> FloatArray:
+    return distribution.log_constant(z.shape[-1], joint) - distribution.potential(z, joint)
+
+
+def _log_determinant(root: FloatArray) -> FloatArray:
+    return np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -61,27 +133,30 @@ class Quadrature:
         if self.order is not None and (not isinstance(self.order, numbers.Integral) or self.order < 1):
             raise ValueError(f"Quadrature: order={self.order!r} must be a whole number, at least 1.")
 
-    def rule(self, n_subjects: int, n_parameters: int, generator: np.random.Generator) -> Rule:
-        """Lay the points, the same for every subject; nothing is random here."""
+    def rule(self, group: Group, generator: np.random.Generator) -> Rule:
+        """Lay the points for subjects of such a group; nothing is random here."""
+        n_parameters = len(group.model.varying)
         if self.order is None and n_parameters not in ORDERS:
             raise ValueError(
                 f"Quadrature over {n_parameters} varying parameters has too many points: use em.ImportanceSampling(), "
                 "or say order=... yourself."
             )
+        if group.model.distribution.heavy_tails:
+            raise ValueError("Quadrature does not reach the heavy tails of this group: use em.ImportanceSampling().")
         x, w = np.polynomial.hermite.hermgauss(self.order or ORDERS[n_parameters])
         grid = np.stack(np.meshgrid(*[x] * n_parameters, indexing="ij"), axis=-1).reshape(-1, n_parameters)
         one = np.log(w) + x**2 + 0.5 * np.log(2)
         weights = np.stack(np.meshgrid(*[one] * n_parameters, indexing="ij"), axis=-1).reshape(-1, n_parameters)
-        shape = (n_subjects, *grid.shape)
-        return Rule(np.broadcast_to(np.sqrt(2) * grid, shape), np.broadcast_to(weights.sum(1), shape[:2]), False)
+        return Grid(np.sqrt(2) * grid, weights.sum(1))
 
 
 @dataclass(frozen=True)
 class ImportanceSampling:
     """Importance sampling around each subject's Laplace approximation, by randomly shifted Sobol points.
 
-    A subject keeps its points from one step of EM to the next, so that EM converges; subjects' shifts differ, so that
-    their errors do not add up in the group.
+    In a heavy-tailed group half of the points come from the group itself, whose tails a posterior can have. A subject
+    keeps its points from one step of EM to the next, so that EM converges; subjects' shifts differ, so that their
+    errors do not add up in the group.
 
     Parameters
     ----------
@@ -114,17 +189,20 @@ class ImportanceSampling:
         if not isinstance(self.df, numbers.Real) or not self.df > 0:
             raise ValueError(f"ImportanceSampling: df={self.df!r} must be a positive number, or inf.")
 
-    def rule(self, n_subjects: int, n_parameters: int, generator: np.random.Generator) -> Rule:
-        """Draw every subject's points."""
-        points = qmc.Sobol(n_parameters, rng=generator).random(self.draws)
-        uniform = (points + generator.random((n_subjects, 1, n_parameters))) % 1.0
+    def rule(self, group: Group, generator: np.random.Generator) -> Rule:
+        """Draw the points of every subject of such a group."""
+        model, (n, p) = group.model, group.location.shape
+        points = qmc.Sobol(p + 1, rng=generator).random(self.draws)  # the last: a joint Student-t's own scale
+        uniform = (points + generator.random((n, 1, p + 1))) % 1.0
         uniform = np.clip(uniform, 1e-12, 1 - 1e-12)
-        proposal: Normal | StudentT = Normal() if np.isinf(self.df) else StudentT(self.df)
-        z = special.ndtri(uniform) if np.isinf(self.df) else special.stdtrit(self.df, uniform)
-        log_density = proposal.log_constant(n_parameters, False) - proposal.potential(z, False)
-        return Rule(z, -log_density - np.log(self.draws), True)
+        proposal = Normal() if np.isinf(self.df) else StudentT(self.df)
+        covering = model.distribution.covering
+        near, of_group = np.split(uniform, [self.draws // 2 if model.distribution.heavy_tails else self.draws], axis=1)
+        z_of_group = covering.quantile(of_group, model.joint)
+        return Draws(proposal.quantile(near, joint=False), proposal, z_of_group, covering, model.joint)
 
 
-def exact_integration(n_parameters: int) -> Quadrature | ImportanceSampling:
-    """Choose for "exact": quadrature as long as its points are few."""
-    return Quadrature() if n_parameters in ORDERS else ImportanceSampling()
+def exact_integration(n_parameters: int, distribution: Distribution) -> Quadrature | ImportanceSampling:
+    """Choose for "exact": quadrature as long as its points are few, and reach the group's tails."""
+    few = n_parameters in ORDERS and not distribution.heavy_tails
+    return Quadrature() if few else ImportanceSampling()

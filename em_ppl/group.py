@@ -161,6 +161,10 @@ class Group:
     covariances: FloatArray
     shared: FloatArray
 
+    def take(self, subjects: Index) -> Group:
+        """Return the same for some of the subjects."""
+        return Group(self.model.take(subjects), self.coefficients, self.covariances, self.shared)
+
     @cached_property
     def location(self) -> FloatArray:
         """Where each subject is expected, (subject, parameter)."""
@@ -258,7 +262,7 @@ class Group:
         return np.concatenate([of_coefficients, ones, model.unit[model.shared]])
 
     def cholesky_slopes(self) -> FloatArray:
-        """Derivative of each class's L by each of its free numbers, (level, number, parameter, parameter)."""
+        """Return the derivative of each class's L by its free numbers, (level, number, parameter, parameter)."""
         levels, p, _ = self.cholesky.shape
         rows, columns = self.model.below
         slopes = np.zeros((levels, p + len(rows), p, p))

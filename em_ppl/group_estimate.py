@@ -192,6 +192,46 @@ class GroupEstimate:
         labels = tuple(self.design.labels[i] for i in places)
         return WaldTest(labels, chi2, len(places), float(stats.chi2.sf(chi2, len(places))))
 
+    def predict(self, people: pd.DataFrame, *, probability: float = 0.95) -> pd.DataFrame:
+        """Predict the parameters of people of whom no trial is known, from their covariates.
+
+        Parameters
+        ----------
+        people : DataFrame
+            One row a person, with the covariates of the formulas (and of `covariance_by`).
+        probability : float
+            Of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            Index (person, parameter). Gaussian space: ``mean`` expected of such people, its ``mean_se``, and ``sd``
+            (with heavy tails: scale) of people around it. Natural space: ``median``, and an interval from ``low`` to
+            ``high`` for one such person, the uncertainty of the mean included.
+
+        Raises
+        ------
+        ValueError
+            If a covariate is absent, missing, or a category that the fit has not seen.
+
+        Examples
+        --------
+        >>> fit.group.predict(pd.DataFrame({"age": [20, 60]}))  # doctest: +SKIP
+        """
+        x, level = self.design.matrix(people), self.design.level(people)
+        mean = x @ self.plain.coefficients
+        variance = np.einsum("npk,kl,npl->np", x, self.coefficients_covariance.values, x)
+        sd, distribution = self.plain.sd[level], self.plain.model.distribution
+        half = np.hypot(distribution.reach(probability) * sd, stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance))
+        link = [self.parameters[name].to_natural for name in self.varying]
+        median, low, high = (
+            np.column_stack([to_natural(values[:, k]) for k, to_natural in enumerate(link)])
+            for values in (mean, mean - half, mean + half)
+        )
+        columns = {"mean": mean, "mean_se": np.sqrt(variance), "sd": sd, "median": median, "low": low, "high": high}
+        index = pd.MultiIndex.from_product([people.index, self.varying], names=["person", "parameter"])
+        return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index=index)
+
     def intervals(self, *, probability: float = 0.95) -> pd.DataFrame:
         """Tabulate everything that was estimated, with Wald intervals on both scales.
 
@@ -207,7 +247,8 @@ class GroupEstimate:
         -------
         DataFrame
             ``estimate``, ``se``, ``low``, ``high`` in Gaussian space, and the same in natural space: of a mean the
-            group's median there, of an SD the SD over people there (NaN with heavy tails), of a shared parameter itself.
+            group's median there, of an SD the SD over people there (NaN with heavy tails), of a shared parameter
+            itself.
         """
         if not 0 < probability < 1:
             raise ValueError(f"probability={probability!r} must lie between 0 and 1.")
@@ -273,7 +314,7 @@ class GroupEstimate:
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     def _errors(self, quantity: Callable[[Group], FloatArray]) -> FloatArray:
-        """Standard errors of a function of the group, flattened; NaN where it hangs on something undetermined."""
+        """Return standard errors of a function of the group, flattened; NaN if it hangs on what is undetermined."""
         vector, covariance = self.plain.to_vector(), self.free_covariance.values
         known = np.isfinite(np.diag(covariance))
         slopes = []

@@ -179,9 +179,8 @@ def _log_likelihood(fit: Fit, draws: NDArray[np.float64], sample: Mapping[str, A
     Where every subject has every trial the dims are (chain, draw, subject, trial); else only the responses that
     exist are listed, along ``<name>_response`` with their subject and trial as coordinates, since ArviZ knows no gaps.
     """
-    assert fit.model is not None
     progress.say("compiling the log-likelihood of every trial")
-    compiled = fit.model.compile(fit.data)
+    compiled = fit.compiled
     terms: dict[str, list[Any]] = {}
     for number, x in enumerate(draws, start=1):
         for name, values in compiled.pointwise_log_likelihood(x).items():
@@ -243,7 +242,8 @@ def _pack(fit: Fit) -> xr.Dataset:
     """Put subjects, group, covariates and history into one Dataset."""
     group: dict[str, Any] = {f"group_{name}": (dims, getattr(fit.group.plain, name)) for name, dims in GROUP.items()}
     group["group_unit"] = ("declared_parameter", fit.group.plain.model.unit)
-    covariates = {f"covariate_{name}": ("subject", _plain(column)) for name, column in fit.group.design.people.items()}
+    people = fit.group.design.people
+    covariates = {f"covariate_{name}": ("subject", _plain(people[name])) for name in people}
     history = {f"iteration_{name}": variable for name, variable in fit.history.data_vars.items()}
     dataset = fit.subjects.assign(group).assign(covariates).assign(history)
     dataset = dataset.assign(information=fit.information, group_free_covariance=fit.group.free_covariance)
@@ -280,7 +280,8 @@ def _having(dataset: xr.Dataset, dim: str, prefix: str = "", without: tuple[str,
 def _group_from(dataset: xr.Dataset, ours: Mapping[str, Any], parameters: dict[str, Parameter]) -> GroupEstimate:
     """Make the group again that `_pack` and `_attributes` wrote."""
     covariates = _having(dataset, "subject", "covariate_")
-    people = people_table({name: column.values for name, column in covariates.items()}, dataset["subject"].values)
+    columns = {str(name): column.values for name, column in covariates.items()}
+    people = people_table(columns, dataset["subject"].values)
     design = Design(ours["formulas"], ours["covariance_by"], people)
     distribution = DISTRIBUTIONS[ours["distribution"]["kind"]](**ours["distribution"]["settings"])
     prior = None if ours["prior"] is None else GroupPrior(**ours["prior"])
@@ -300,11 +301,10 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "structure": model.structure,
         "distribution": {"kind": type(model.distribution).__name__, "settings": vars(model.distribution)},
         "prior": None if model.prior is None else asdict(model.prior),
+        "integration": {"kind": type(fit.integration).__name__, "settings": asdict(fit.integration)},
         "formulas": design.formulas,
         "covariance_by": design.by,
     }
-    if fit.integration is not None:
-        ours["integration"] = {"kind": type(fit.integration).__name__, "settings": asdict(fit.integration)}
     return {
         "created_at": datetime.now(UTC).isoformat(),
         "inference_library": "em_ppl",
@@ -402,7 +402,7 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
     found = _unpack(_labels_from_text(found))
     parts = [observed, compat.read_group(idata, "constant_data")]
     data = [_labels_from_text(part) for part in parts if part is not None]
-    integration = ours.get("integration")
+    integration = ours["integration"]
     return Fit(
         group=_group_from(found, ours, parameters),
         subjects=_having(found, "subject", without=("covariate_", "information")).drop_dims("free", errors="ignore"),
@@ -411,6 +411,6 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
         data=xr.merge(data, join="exact", compat="no_conflicts")[ours["columns"]],
         information=found["information"].rename(None),
         settings=ours["settings"],
-        integration=integration and INTEGRATIONS[integration["kind"]](**integration["settings"]),
+        integration=INTEGRATIONS[integration["kind"]](**integration["settings"]),
         model=model,
     )

@@ -19,7 +19,8 @@ SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positi
 LONGEST_SHARED_STEP = 1.0  # in units of the parameter
 SHARED_RIDGE = 1e-4  # information per unit: a shared parameter about which less is known stays where it is
 # shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
-CREEPING = 0.02  # below it EM creeps, and takes scoring steps instead
+CREEPING = 0.2  # below it EM creeps, and takes scoring steps instead
+COLLAPSING = 0.02  # below it the SD may be on its way to 0
 NOTHING = 1e-6  # below it trials say nothing at all, and rounding would
 NO_SPREAD = 1e-5  # an SD that goes to 0 stops where its share is this: 0 itself has no standard space
 
@@ -121,31 +122,42 @@ def resolved_share(group: Group, mode: FloatArray, covariance: FloatArray) -> Fl
 def _scoring_steps(
     group: Group, subjects: Posteriors, expected: Moments, coefficients: FloatArray, covariances: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Lengthen EM's step where an SD goes to 0, so that it gets there.
+    """Lengthen EM's step where trials resolve little, above all where an SD goes to 0, so that it gets there.
 
-    EM moves a mean by the share of the way that trials resolve, and a log variance by the share's square: as an
-    SD goes to 0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and
-    the fixed point is the same. The space is that in which the group is standard, along the parameters (diagonal)
-    or the directions that trials resolve apart (full).
+    EM moves a mean by the share of the way that trials resolve, and a variance by the share's square: as an SD goes to
+    0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and the fixed point
+    is the same. The space is that in which the group is standard, along the parameters (diagonal) or the directions
+    that trials resolve apart (full).
     """
     shares, creeps = resolved_share(group, subjects.laplace.mode, subjects.laplace.covariance), False
     covariances = covariances.copy()
     for level, share in enumerate(shares):
         known, axes = np.linalg.eigh(share) if group.model.joint else (np.diag(share), np.eye(len(share)))
-        directions = np.flatnonzero((known > NOTHING) & (known < CREEPING))
-        if not len(directions):
+        slow = (known > NOTHING) & (known < CREEPING)
+        if not slow.any():
             continue
         creeps = True
         there, back = axes.T @ group.inverse_cholesky[level], group.cholesky[level] @ axes
-        variances = there @ covariances[level] @ there.T
-        for j in directions:
-            variance = 1 + (variances[j, j] - 1) / known[j] ** 2
-            variances[j, :] = variances[:, j] = 0.0
-            variances[j, j] = np.clip(variance, min(NO_SPREAD / known[j], 1.0), 4.0)
-        covariances[level] = back @ variances @ back.T
+        longer = np.where(slow, 1 / np.maximum(known, NOTHING), 1.0)
+        step = (there @ covariances[level] @ there.T - np.eye(len(known))) * np.outer(longer, longer)
+        variances = 1 + np.diag(step)
+        variances = np.where(slow, np.clip(variances, np.minimum(NO_SPREAD * longer, 1.0), 4.0), variances)
+        # what is on its way to 0 has no correlation to learn
+        thin = slow & (known < COLLAPSING)
+        sd = np.sqrt(variances)
+        correlations = np.clip(np.where(thin[:, None] | thin, 0.0, step) / np.outer(sd, sd), -0.9, 0.9)
+        np.fill_diagonal(correlations, 1.0)
+        covariances[level] = back @ (_nearest_correlations(correlations) * np.outer(sd, sd)) @ back.T
     if creeps:
         coefficients = group.coefficients + _scored_regression_step(group, expected, shares)
     return coefficients, covariances
+
+
+def _nearest_correlations(correlations: FloatArray) -> FloatArray:
+    """Draw correlations towards 0 until they are those of something."""
+    smallest = np.linalg.eigvalsh(correlations)[0]
+    share = min(1.0, 0.9 / (1 - smallest)) if smallest < 0.1 else 1.0
+    return np.eye(len(correlations)) + share * (correlations - np.eye(len(correlations)))
 
 
 def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray) -> FloatArray:
@@ -220,7 +232,7 @@ def complete_scores(group: Group, x: FloatArray) -> FloatArray:
 
 
 def scores(group: Group, subjects: Posteriors) -> FloatArray:
-    """Gradient of each subject's log evidence by the free numbers of the group, (subject, number): Fisher's identity."""
+    """Gradient of each subject's log evidence by the group's free numbers, (subject, number): Fisher's identity."""
     by_group = np.einsum("nk,nkc->nc", subjects.weights, complete_scores(group, subjects.points))
     return np.concatenate([by_group, subjects.shared_score], axis=1)
 

@@ -69,6 +69,10 @@ class LaplaceApproximation:
     repaired: NDArray[np.bool_]
     shortened: NDArray[np.bool_]
 
+    def take(self, subjects: Index) -> LaplaceApproximation:
+        """Return the same for some of the subjects."""
+        return LaplaceApproximation(**{name: values[subjects] for name, values in vars(self).items()})
+
     @property
     def log_evidence(self) -> FloatArray:
         """Laplace's approximation of each subject's log marginal likelihood, (subject,)."""
@@ -295,8 +299,8 @@ def differentiate(
 
 
 def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
-    """What a heavy-tailed group adds to the third derivatives by the varying parameters; a Normal has none."""
-    if not group.model.distribution.heavy_tails:
+    """Return what the group adds to the third derivatives by the varying parameters; a Normal has none."""
+    if not group.model.distribution.heavy_tails or not group.model.distribution.smooth:
         return np.zeros_like(x)
     sides = STENCIL * root.transpose(0, 2, 1)  # (subject, direction, parameter)
     up, centre, down = (group.pull(group.standardise(x[:, None] + s)) for s in (sides, 0 * sides, -sides))

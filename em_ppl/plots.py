@@ -23,7 +23,7 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
     fit : Fit
         What `em_ppl.fit` returned.
     probability : float
-        Of the subjects' intervals, from the Laplace approximation, and of the group's band.
+        Of the subjects' intervals, from the Normal approximation of each posterior, and of the group's band.
 
     Returns
     -------
@@ -42,22 +42,25 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
     """
     from matplotlib.figure import Figure
 
-    n_panels = len(fit.parameters)
+    parameters = {name: fit.parameters[name] for name in fit.group.varying}
+    n_panels, group = len(parameters), fit.group.plain
     figure = Figure(figsize=(2.1 + 2.6 * n_panels, 4.6), layout="constrained")
     z = stats.norm.ppf(0.5 + probability / 2)
     mean = fit.subjects["posterior_mean"].values
-    sd = np.sqrt(np.diagonal(fit.subjects["laplace_covariance"].values, axis1=1, axis2=2))
+    sd = np.sqrt(np.diagonal(fit.subjects["posterior_covariance"].values, axis1=1, axis2=2))
     rank = np.arange(1, len(mean) + 1)
-    for k, (name, parameter) in enumerate(fit.parameters.items()):
+    # people differ by their covariates, too
+    reach, centre = group.model.distribution.reach(probability), group.location.mean(0)
+    band = reach * np.sqrt((group.sd[group.model.level] ** 2).mean(0) + group.location.var(0))
+    for k, (name, parameter) in enumerate(parameters.items()):
         axes = figure.add_subplot(1, n_panels, k + 1)
         order = np.argsort(mean[:, k])
         low, middle, high = (parameter.to_natural(mean[order, k] + side * sd[order, k]) for side in (-z, 0, z))
-        centre, spread = float(fit.group.mean[k]), float(fit.group.sd[k])
         axes.axvspan(
-            *parameter.to_natural([centre - z * spread, centre + z * spread]), color=GROUP, alpha=0.15, lw=0,
+            *parameter.to_natural([centre[k] - band[k], centre[k] + band[k]]), color=GROUP, alpha=0.15, lw=0,
             label=f"group, {probability:.0%} of people",
         )  # fmt: skip
-        axes.axvline(float(parameter.to_natural(centre)), color=GROUP, lw=1.5, label="group median")
+        axes.axvline(float(parameter.to_natural(centre[k])), color=GROUP, lw=1.5, label="group median")
         axes.hlines(
             rank, low, high, color=SUBJECT, alpha=0.35, lw=min(2.0, 150 / len(mean)),
             label=f"subject, {probability:.0%} interval",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import xarray as xr
 from em_ppl.advice import advise
 from em_ppl.compiled import CompiledModel
 from em_ppl.design import Design
-from em_ppl.e_step import Posteriors
+from em_ppl.e_step import Posteriors, Scheme
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.group import FloatArray, Group
 from em_ppl.group_estimate import GroupEstimate, free_labels
@@ -23,6 +24,9 @@ from em_ppl.m_step import moments, resolved_share
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
 from em_ppl.uncertainty import invert
+
+if TYPE_CHECKING:
+    from em_ppl.evidence import Evidence
 
 __all__ = ["Fit"]
 
@@ -38,10 +42,11 @@ class Fit:
     subjects : Dataset
         Per subject and varying parameter, labelled. Gaussian space: ``mode`` (MAP), ``posterior_mean`` (the mode,
         shifted to second order by ``estimator="corrected"``, integrated by ``"exact"``), ``laplace_covariance``,
-        ``posterior_covariance`` (the same, or integrated by ``"exact"``), ``slope`` (gradient of the log-posterior at
-        the mode). ``natural``: the posterior mean carried to natural space, a posterior median there.
-        ``log_likelihood``, ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``,
-        ``repaired``, ``shortened``. In a heavy-tailed group ``weight``: below 1, a subject counts less than others.
+        ``posterior_covariance`` (the same, or integrated), ``slope`` (gradient of the log-posterior at the mode).
+        ``natural``: the posterior mean carried to natural space, a posterior median there. ``log_likelihood``,
+        ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``; ``repaired``, where the
+        curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to. In a
+        heavy-tailed group ``weight``: a subject below 1 counts less than others.
     history : Dataset
         ``log_evidence`` and ``change`` of the group, per iteration (of exact EM: after corrected EM had come near).
     parameters : dict of str to Parameter
@@ -52,10 +57,12 @@ class Fit:
         (subject, free, free_2): what each subject adds to the information about the group's free numbers.
     settings : dict
         Model name, estimator, status, tolerance, seed, seconds.
-    integration : Quadrature, ImportanceSampling or None
-        How the exact estimator integrated.
+    integration : Quadrature or ImportanceSampling
+        How the exact estimator integrated, or the corrected one where it had to.
     model : SubjectModel or None
         None for a fit that was loaded without its model.
+    compile_kwargs : mapping or None
+        As given to `fit`.
     """
 
     group: GroupEstimate
@@ -65,8 +72,9 @@ class Fit:
     data: xr.Dataset
     information: xr.DataArray
     settings: dict[str, Any]
-    integration: Quadrature | ImportanceSampling | None = None
+    integration: Quadrature | ImportanceSampling
     model: SubjectModel | None = None
+    compile_kwargs: Mapping[str, Any] | None = None
 
     @classmethod
     def make(
@@ -76,7 +84,8 @@ class Fit:
         group: Group,
         subjects: Posteriors,
         information: tuple[FloatArray, FloatArray],
-        integration: Quadrature | ImportanceSampling | None,
+        scheme: Scheme,
+        compile_kwargs: Mapping[str, Any] | None,
         *,
         log_evidence: Sequence[float],
         change: Sequence[float],
@@ -92,7 +101,7 @@ class Fit:
         coords = {"free": free, "free_2": free}
         return cls(
             group=GroupEstimate(group, design, parameters, xr.DataArray(covariance, coords, tuple(coords))),
-            subjects=_label_subjects(compiled, group, subjects, exact=integration is not None),
+            subjects=_label_subjects(compiled, group, subjects, scheme),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
             data=compiled.data,
@@ -101,12 +110,77 @@ class Fit:
             ),
             settings={
                 "model": compiled.model.name,
+                "estimator": scheme.estimator,
                 "observed": [t.observes for t in compiled.functions.trace.terms if t.observes is not None],
                 **settings,
             },
-            integration=integration,
+            integration=scheme.integration,
             model=compiled.model,
+            compile_kwargs=compile_kwargs,
         )
+
+    @cached_property
+    def compiled(self) -> CompiledModel:
+        """The model's compiled functions on these data; raises ValueError for a fit loaded without its model."""
+        if self.model is None:
+            raise ValueError(
+                "this fit was loaded without its model, so no likelihood can be computed: load it by "
+                "em.load(path, model=...)."
+            )
+        return self.model.compile(self.data, compile_kwargs=self.compile_kwargs)
+
+    @property
+    def scheme(self) -> Scheme:
+        """How expectations were taken, with the same points."""
+        scheme = Scheme(self.settings["estimator"], self.integration, self.settings["random_seed"])
+        hard = np.flatnonzero(self.subjects["integrated"].values)
+        needed = scheme.estimator == "exact" or hard.size
+        return scheme.laid(self.group.plain, hard) if needed else scheme
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Log marginal likelihood per subject and in all, by importance sampling, and information criteria.
+
+        Computed when it is first asked for, from 8 x 256 points a subject, whatever the estimator was.
+
+        Returns
+        -------
+        Evidence
+            Per subject ``laplace``, ``log_evidence``, its standard ``error`` and ``pareto_k``; sums; iAIC, iBIC, BIC.
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model.
+        """
+        from em_ppl.evidence import compute_evidence
+
+        return compute_evidence(self)
+
+    def leave_one_subject_out(self, *, progressbar: bool = True) -> xr.Dataset:
+        """Predict each subject from a group fitted to all others.
+
+        Every fit begins where a Newton step from this one expects it to end.
+
+        Parameters
+        ----------
+        progressbar : bool
+            Whether to show progress.
+
+        Returns
+        -------
+        Dataset
+            Per subject: ``log_density`` of its data under the others' group (integrated, with its standard ``error``),
+            ``converged``, and ``group`` (subject, free), the free numbers of the group without it.
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model, or too few subjects would be left.
+        """
+        from em_ppl.leave_one_out import leave_one_subject_out
+
+        return leave_one_subject_out(self, progressbar=progressbar)
 
     @property
     def converged(self) -> bool:
@@ -171,7 +245,8 @@ class Fit:
         """Turn the fit into ArviZ InferenceData.
 
         Draws are independent: the group from the Normal approximation of its sampling distribution, and each subject
-        from its own given the drawn group, so that intervals of subjects carry the group's uncertainty. Groups and dims are named as in a hierarchical model sampled by PyMC, see `em_ppl.inference_data`.
+        from its own given the drawn group, so that intervals of subjects carry the group's uncertainty. Groups and dims
+        are named as in a hierarchical model sampled by PyMC, see `em_ppl.inference_data`.
 
         Parameters
         ----------
@@ -256,14 +331,16 @@ def _digits(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, *, exact: bool) -> xr.Dataset:
+def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
         [name for name, _ in parameters],
         ("subject", "parameter"),
         ("subject", "parameter", "parameter_2"),
     )
-    laplace, mean = found.laplace, found.mean
+    laplace, mean, n = found.laplace, found.mean, compiled.shape[0]
+    integrated = np.full(n, scheme.estimator == "exact")
+    integrated[scheme.hard] = True
     z = group.standardise(laplace.mode)
     pull = np.einsum("nj,nji->ni", group.pull(z), group.inverse_cholesky[group.model.level])
     variables = {
@@ -271,7 +348,7 @@ def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, *,
         "mode": (row, laplace.mode),
         "posterior_mean": (row, mean),
         "laplace_covariance": (square, laplace.covariance),
-        "posterior_covariance": (square, found.covariance if exact else laplace.covariance),
+        "posterior_covariance": (square, np.where(integrated[:, None, None], found.covariance, laplace.covariance)),
         "slope": (row, laplace.slope[:, group.model.varying] - pull),
         "log_likelihood": ("subject", laplace.log_likelihood),
         "log_posterior": ("subject", laplace.log_likelihood + laplace.log_prior),
@@ -279,7 +356,7 @@ def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, *,
         "n_trials": ("subject", compiled.subjects.n_trials),
         "converged": ("subject", laplace.converged),
         "repaired": ("subject", laplace.repaired),
-        "shortened": ("subject", laplace.shortened),
+        "integrated": ("subject", integrated),
     }
     if group.model.distribution.heavy_tails:
         variables["weight"] = (row, moments(group, found).weight)

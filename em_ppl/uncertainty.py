@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from em_ppl.compiled import CompiledModel
-from em_ppl.e_step import Posteriors, evaluate, expand
+from em_ppl.e_step import Posteriors, Scheme, evaluate, expand
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
 from em_ppl.modes import approximate, predict_modes
@@ -27,7 +27,7 @@ UNRESOLVED = 1e-3  # share of a parameter's variance that trials resolve: below 
 
 
 def information(
-    compiled: CompiledModel, group: Group, subjects: Posteriors, *, exact: bool
+    compiled: CompiledModel, group: Group, subjects: Posteriors, scheme: Scheme
 ) -> tuple[FloatArray, FloatArray]:
     """Observed information of the group's free numbers.
 
@@ -35,8 +35,8 @@ def information(
     ----------
     compiled, group, subjects
         Where EM ended.
-    exact : bool
-        Whether the subjects' posteriors were integrated; else they are of second order.
+    scheme : Scheme
+        How expectations were taken. (The classic estimator has no likelihood: its information is the corrected one's.)
 
     Returns
     -------
@@ -52,25 +52,26 @@ def information(
         side = np.zeros_like(vector)
         side[k] = steps[k]
         up, down = (group.from_vector(vector + s) for s in (side, -side))
-        score = _complete_score if exact else _settled_score
-        by_subject[:, k] = (score(compiled, down, subjects) - score(compiled, up, subjects)) / (2 * steps[k])
+        score = _complete_score if scheme.estimator == "exact" else _settled_score
+        slope = score(compiled, down, subjects, scheme) - score(compiled, up, subjects, scheme)
+        by_subject[:, k] = slope / (2 * steps[k])
         of_prior[k] = (prior_score(down) - prior_score(up)) / (2 * steps[k])
-    if exact:
+    if scheme.estimator == "exact":
         by_subject -= _variance_of_score(compiled, group, subjects)
     return by_subject, of_prior
 
 
-def _settled_score(compiled: CompiledModel, group: Group, near: Posteriors) -> FloatArray:
+def _settled_score(compiled: CompiledModel, group: Group, near: Posteriors, scheme: Scheme) -> FloatArray:
     """Score under a group close by, its E-step done again."""
     start = predict_modes(group, near.laplace)
     first = approximate(compiled, group, start, near.laplace.curvature)
     # once more, so that third derivatives are taken with the covariance there
     settled = approximate(compiled, group, first.mode, first.curvature)
-    return scores(group, expand(group, settled))
+    return scores(group, expand(compiled, group, settled, scheme))
 
 
-def _complete_score(compiled: CompiledModel, group: Group, near: Posteriors) -> FloatArray:
-    """Expected score of the complete data under a group close by, over the posteriors as they are."""
+def _complete_score(compiled: CompiledModel, group: Group, near: Posteriors, scheme: Scheme) -> FloatArray:
+    """Return the complete data's expected score under a group close by, over the posteriors as they are."""
     shared = np.zeros((compiled.shape[0], 0))
     if len(group.shared):
         shared = np.einsum("nk,nkq->nq", near.weights, evaluate(compiled, group, near.points)[1])

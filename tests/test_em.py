@@ -14,7 +14,7 @@ from scipy import optimize, special, stats
 import em_ppl as em
 from em_ppl.design import make_design
 from em_ppl.distributions import Normal
-from em_ppl.e_step import e_step
+from em_ppl.e_step import Scheme, e_step
 from em_ppl.em import iterate, starting_group, starting_modes
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
@@ -84,7 +84,7 @@ def laplace_evidence(fit, mean, sd):
     compiled = fit.model.compile(fit.data)
     group = normal_group(compiled.shape[0], mean, np.diag(np.asarray(sd, dtype=float) ** 2))
     curvature = np.tile(group.precision[0], (compiled.shape[0], 1, 1))
-    posteriors = e_step(compiled, group, group.location, curvature, "laplace")
+    posteriors = e_step(compiled, group, group.location, curvature, Scheme("laplace", em.Quadrature(), 0))
     assert posteriors.laplace.converged.all()
     return posteriors.log_evidence.sum()
 
@@ -231,7 +231,7 @@ def run(compiled):
     generator, progress = np.random.default_rng(0), Progress(show=False)
     start = starting_modes(compiled, group, generator)
     settings = {"tol": 1e-5, "max_iter": 100, "generator": generator, "progress": progress}
-    return iterate(compiled, group, *start, "corrected", **settings)
+    return iterate(compiled, group, *start, Scheme("corrected", em.Quadrature(), 0), **settings)
 
 
 def test_same_data_and_seed_give_the_same_bits_whatever_the_chunk_size(learners):

@@ -166,11 +166,11 @@ def test_several_subjects_are_named_and_many_are_counted():
     ("flag", "message"),
     [
         ("repaired", "the log-posterior of subject 'c' does not curve down in every direction at the mode"),
-        ("shortened", "the posterior of subject 'c' is so skewed that the correction from mode to mean was cut"),
+        ("integrated", "the posterior of subject 'c' is so far from Normal that it was integrated, not expanded"),
     ],
 )
 def test_a_subject_whose_approximation_is_rough_is_named(flag, message):
-    result = fit(estimator="laplace")
+    result = fit()
     rough = result.subjects.assign({flag: result.subjects.subject == "c"})
     [advice] = em.Fit(**{**vars(result), "subjects": rough}).advice
     assert advice.startswith(message)

@@ -1,0 +1,170 @@
+"""Evidence: how probable the data are, subjects' parameters integrated out; and the information criteria made of it.
+
+References
+----------
+Huys, Q. J. M., Cools, R., Gölzer, M., Friedel, E., Heinz, A., Dolan, R. J., & Dayan, P. (2011). Disentangling the roles
+of approach, activation and valence in instrumental and Pavlovian responding. PLoS Computational Biology, 7, e1002028.
+https://doi.org/10.1371/journal.pcbi.1002028
+
+Delattre, M., Lavielle, M., & Poursat, M.-A. (2014). A note on BIC in mixed-effects models. Electronic Journal of
+Statistics, 8, 456-475. https://doi.org/10.1214/14-EJS890
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from em_ppl.compat import pareto_smooth
+from em_ppl.compiled import CompiledModel
+from em_ppl.data import label_text
+from em_ppl.e_step import weigh
+from em_ppl.estimators import ImportanceSampling
+from em_ppl.group import FloatArray, Group
+from em_ppl.modes import LaplaceApproximation, approximate
+
+if TYPE_CHECKING:
+    from em_ppl.result import Fit
+
+__all__ = ["Evidence"]
+
+REPLICATES = 8  # independent shifts of the Sobol points: the spread over them is the error
+INTEGRATION = ImportanceSampling(draws=256)  # of each replicate
+UNRELIABLE = 0.7  # Pareto k-hat
+
+
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    """Log marginal likelihood of a fit's subjects, and the criteria made of it; small criteria are good.
+
+    With p(Y) the integrated evidence of all, k the number of the group's free numbers (coefficients of means,
+    variances, covariances, shared parameters), T trials with a response and N subjects in all:
+
+    - ``iaic`` is -2 log p(Y) + 2 k.
+    - ``ibic`` is -2 log p(Y) + k log T: Huys et al. (2011), pyEM.
+    - ``ibic_subjects`` is -2 log p(Y) + k log N, for a group's mean and SD are known the better the more subjects there
+      are, not the more trials (Delattre et al. 2014).
+    - ``bic`` integrates nothing, but takes each subject's parameters at its mode m_i as if it stood alone: the sum over
+      subjects of -2 log p(y_i | m_i) + P log T_i, P varying parameters (and Q log T for Q shared ones).
+
+    Values compare models of the same data only.
+
+    Attributes
+    ----------
+    subjects : Dataset
+        Per subject: ``laplace`` (Laplace's approximation), ``log_evidence`` (by importance sampling), its standard
+        ``error`` (Monte-Carlo), and ``pareto_k`` (above 0.7 the posterior is far from the approximation that was
+        sampled around, and neither is to be trusted).
+    n_free, n_trials : int
+        k and T.
+    bic : float
+        See above.
+    """
+
+    subjects: xr.Dataset
+    n_free: int
+    n_trials: int
+    bic: float
+
+    @property
+    def laplace(self) -> float:
+        """Sum of Laplace's log evidences."""
+        return float(self.subjects["laplace"].sum())
+
+    @property
+    def log_evidence(self) -> float:
+        """Sum of the integrated log evidences."""
+        return float(self.subjects["log_evidence"].sum())
+
+    @property
+    def error(self) -> float:
+        """Standard error of `log_evidence`; subjects have points of their own, so that errors are independent."""
+        return float(np.sqrt((self.subjects["error"] ** 2).sum()))
+
+    @property
+    def iaic(self) -> float:
+        """Integrated AIC."""
+        return -2 * self.log_evidence + 2 * self.n_free
+
+    @property
+    def ibic(self) -> float:
+        """Integrated BIC that counts trials."""
+        return -2 * self.log_evidence + self.n_free * float(np.log(self.n_trials))
+
+    @property
+    def ibic_subjects(self) -> float:
+        """Integrated BIC that counts subjects."""
+        return -2 * self.log_evidence + self.n_free * float(np.log(self.subjects.sizes["subject"]))
+
+    @property
+    def unreliable(self) -> list[Any]:
+        """Subjects with a Pareto k-hat above 0.7."""
+        return list(self.subjects["subject"].values[self.subjects["pareto_k"].values > UNRELIABLE])
+
+    def summary(self) -> pd.Series:
+        """Tabulate sums and criteria."""
+        names = ("log_evidence", "error", "laplace", "iaic", "ibic", "ibic_subjects", "bic")
+        return pd.Series({name: getattr(self, name) for name in names}, name="evidence")
+
+    def __repr__(self) -> str:
+        table = self.summary().to_string(float_format=lambda value: f"{value:.3f}")
+        if not self.unreliable:
+            return table
+        shown = ", ".join(map(label_text, self.unreliable[:5])) + (" ..." if len(self.unreliable) > 5 else "")
+        return f"{table}\n! Pareto k-hat is above 0.7 for {len(self.unreliable)} subjects: {shown}. Theirs is rough."
+
+
+def compute_evidence(fit: Fit) -> Evidence:
+    """See `Fit.evidence`."""
+    compiled, group = fit.compiled, fit.group.plain
+    laplace = settle(compiled, group, fit.subjects["mode"].values)
+    value, error, pareto_k = integrate_evidence(compiled, group, laplace, fit.settings["random_seed"])
+    columns = {"laplace": laplace.log_evidence, "log_evidence": value, "error": error, "pareto_k": pareto_k}
+    trials = _count_trials(compiled)
+    own = -2 * laplace.log_likelihood + len(fit.group.varying) * np.log(trials)
+    return Evidence(
+        subjects=xr.Dataset(
+            {name: ("subject", values) for name, values in columns.items()},
+            coords={"subject": fit.subjects["subject"].values},
+        ),
+        n_free=fit.group.free.size,
+        n_trials=int(trials.sum()),
+        bic=float(own.sum() + len(group.shared) * np.log(trials.sum())),
+    )
+
+
+def settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceApproximation:
+    """Approximate every posterior around a mode that is known; twice, since the shift wants the curvature there."""
+    n, p = mode.shape
+    first = approximate(compiled, group, mode, np.zeros((n, p, p)))
+    return approximate(compiled, group, first.mode, first.curvature)
+
+
+def integrate_evidence(
+    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Log evidence of each subject by importance sampling, its standard error, and Pareto k-hat, (subject,)."""
+    generator, weights = np.random.default_rng(random_seed), []
+    for _ in range(REPLICATES):
+        weights.append(weigh(compiled, group, laplace, INTEGRATION.rule(group, generator))[1])
+    sums = np.array([np.logaddexp.reduce(own, axis=1) for own in weights])  # (replicate, subject)
+    value = np.logaddexp.reduce(sums, axis=0) - np.log(REPLICATES)
+    error = np.exp(sums - value).std(axis=0, ddof=1) / np.sqrt(REPLICATES)
+    return value, error, pareto_smooth(np.concatenate(weights, axis=1))[1]
+
+
+def _count_trials(compiled: CompiledModel) -> FloatArray:
+    """Trials of each subject in which something was observed, (subject,)."""
+    present = [
+        compiled.subjects.present[term.name].reshape(compiled.shape[0], -1)
+        for term in compiled.functions.trace.terms
+        if term.observes is not None
+    ]
+    if not present:  # a likelihood of potentials alone
+        return compiled.subjects.n_trials.astype(float)
+    width = max(mask.shape[1] for mask in present)
+    return np.logical_or.reduce([np.broadcast_to(mask, (len(mask), width)) for mask in present]).sum(1).astype(float)
