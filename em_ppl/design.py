@@ -6,6 +6,7 @@ then a regression on it, in Gaussian space.
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pandas as pd
 import xarray as xr
 from formulaic import Formula, ModelSpec, model_matrix
 from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic.parser.types import Factor
 
 from em_ppl.data import label_array, label_text, real_trials
 from em_ppl.distributions import Distribution
@@ -115,7 +117,7 @@ def make_design(
 ) -> Design:
     """Read formulas and covariates, and check that they determine what they should."""
     formulas = _formulas(varying, covariates)
-    needed = {name for formula in formulas.values() for name in _variables(formula)}
+    needed = {name for formula in formulas.values() for name in _variables(formula, data)}
     if covariance_by is not None:
         if not isinstance(covariance_by, str):
             raise TypeError(f"covariance_by={covariance_by!r} must be the name of one covariate.")
@@ -182,12 +184,20 @@ def _formulas(varying: Sequence[str], covariates: str | Mapping[str, str] | None
     return chosen
 
 
-def _variables(formula: str) -> set[str]:
-    """Names of the columns that a formula reads."""
+def _variables(formula: str, data: xr.Dataset) -> set[str]:
+    """Names of the columns that a formula reads, also within functions such as ``center(age)``."""
     try:
-        return {str(name) for name in Formula(formula).required_variables}
+        factors = {factor for term in Formula(formula) for factor in term.factors}
     except FormulaicError as error:
         raise ValueError(f"covariates: {formula!r} cannot be read: {str(error).splitlines()[0]}") from error
+    names: set[str] = set()
+    for factor in factors:
+        if factor.eval_method is Factor.EvalMethod.LOOKUP:
+            names.add(factor.expr)
+        elif factor.eval_method is Factor.EvalMethod.PYTHON:
+            within = {node.id for node in ast.walk(ast.parse(factor.expr, mode="eval")) if isinstance(node, ast.Name)}
+            names |= {name for name in within if name in data}
+    return names
 
 
 def _of_subjects(data: xr.Dataset, name: str) -> Any:
@@ -222,7 +232,7 @@ def _columns(formula: str | ModelSpec, people: pd.DataFrame) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=DataMismatchWarning)
         try:
-            return model_matrix(formula, people)
+            return model_matrix(formula, people, na_action="raise")
         except DataMismatchWarning as error:
             raise ValueError(f"the new people have a category that the fit has not seen: {error}") from error
         except (FormulaicError, ValueError) as error:

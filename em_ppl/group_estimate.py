@@ -138,8 +138,9 @@ class GroupEstimate:
     def free(self) -> xr.DataArray:
         """What was estimated, (free,).
 
-        Coefficients of the means, log Cholesky diagonals (log SDs, if diagonal), for a full covariance the Cholesky
-        factor below its diagonal, each row over its diagonal entry, and the shared parameters.
+        Coefficients of the means, log SDs (of a full covariance the log of the Cholesky factor's diagonal, which is the
+        first parameter's log SD, and what is below that diagonal, each row over its diagonal entry), and the shared
+        parameters.
         """
         return self._labelled(self.plain.to_vector(), "free", free_labels(self.plain, self.design, self.parameters))
 
@@ -361,9 +362,11 @@ def free_labels(group: Group, design: Design, parameters: dict[str, Parameter]) 
     varying = [name for name, parameter in parameters.items() if not parameter.shared]
     levels = [f", {level}" for level in design.levels] or [""]
     pairs = list(zip(*group.model.below, strict=True))
+    # the first diagonal entry of a Cholesky factor is that parameter's SD, the others are conditional ones
+    kinds = ["log_sd" if k == 0 or not group.model.joint else "log_cholesky" for k in range(len(varying))]
     return [
         *(f"mean[{label}]" for label in design.labels),
-        *(f"log_sd[{name}{level}]" for level in levels for name in varying),
+        *(f"{kind}[{name}{level}]" for level in levels for kind, name in zip(kinds, varying, strict=True)),
         *(f"cholesky[{varying[i]}, {varying[j]}{level}]" for level in levels for i, j in pairs),
         *(f"shared[{name}]" for name, parameter in parameters.items() if parameter.shared),
     ]

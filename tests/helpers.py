@@ -1,9 +1,13 @@
 """What several test files need to make by hand."""
 
 import numpy as np
+import pandas as pd
 
+import em_ppl as em
 from em_ppl.distributions import Normal
 from em_ppl.group import Group, GroupModel
+from em_ppl.models.rescorla_wagner import simulate
+from em_ppl.modes import LaplaceApproximation
 
 
 def normal_group(n_subjects, mean, covariance, structure="diagonal", *, distribution=None, prior=None, **settings):
@@ -23,3 +27,33 @@ def normal_group(n_subjects, mean, covariance, structure="diagonal", *, distribu
     }
     covariance = np.asarray(covariance, dtype=float)
     return Group(GroupModel(**model | settings), np.asarray(mean, dtype=float), covariance[None], np.zeros(0))
+
+
+def laplace_at(mode, covariance, shift=None):
+    """Make Laplace approximations by hand; what rules do not read is zero."""
+    (n, p), zero, false = mode.shape, np.zeros(len(mode)), np.zeros(len(mode), dtype=bool)
+    shift = np.zeros_like(mode) if shift is None else shift
+    nothing = np.zeros((n, 0, p))
+    return LaplaceApproximation(
+        mode, covariance, shift, 0 * covariance, 0 * mode, nothing, 0 * mode, zero, zero, ~false, false, false
+    )
+
+
+def hessian(function, x, steps):
+    """Second differences."""
+    sides = np.diag(steps)
+    signs = [(s, t) for s in (1, -1) for t in (1, -1)]
+    return np.array(
+        [
+            [sum(s * t * function(x + s * a + t * b) for s, t in signs) / (4 * a.sum() * b.sum()) for b in sides]
+            for a in sides
+        ]
+    )
+
+
+def simulated_learners(n_subjects, n_trials, random_seed):
+    generator = np.random.default_rng(random_seed)
+    alpha = em.Unit().to_natural(generator.normal(0.0, 1.0, n_subjects))
+    beta = em.Positive().to_natural(generator.normal(1.0, 0.5, n_subjects))
+    subjects = pd.DataFrame({"alpha": alpha, "beta": beta}, index=pd.RangeIndex(n_subjects, name="subject"))
+    return simulate(subjects, n_trials=n_trials, random_seed=random_seed)

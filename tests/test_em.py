@@ -1,13 +1,14 @@
 """The numbers: lme4's published fits, fixed points by their definition, and what must not change a fit."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import normal_group
+from helpers import normal_group, simulated_learners
 from pytensor.compile.mode import Mode
 from scipy import optimize, special, stats
 
@@ -26,6 +27,17 @@ from em_ppl.progress import Progress
 @em.subject_model(intercept=em.Real(), slope=em.Real())
 def reaction_line(intercept, slope, Days, Reaction):
     pm.Normal("Reaction", intercept + slope * Days, 25.5918, observed=Reaction)
+
+
+@em.subject_model(intercept=em.Real(), slope=em.Real(), sigma=em.Positive(start=20.0, shared=True))
+def reaction_line_and_noise(intercept, slope, sigma, Days, Reaction):
+    pm.Normal("Reaction", intercept + slope * Days, sigma, observed=Reaction)
+
+
+@em.subject_model(intercept=em.Real(), **{f"period{k}": em.Real(shared=True) for k in (2, 3, 4)})
+def incidence_by_period(intercept, period2, period3, period4, period, size, incidence):
+    change = sum(pt.eq(period, k) * effect for k, effect in ((2, period2), (3, period3), (4, period4)))
+    pm.Binomial("incidence", size, logit_p=intercept + change, observed=incidence)
 
 
 @em.subject_model(intercept=em.Real())
@@ -50,6 +62,59 @@ def test_sleepstudy_is_lme4s_maximum_likelihood_fit(lme4, estimator):
     np.testing.assert_allclose(fit.group.correlation[0, 1], 0.0813, atol=5e-5)
     np.testing.assert_allclose(fit.log_evidence, -875.9697, atol=1e-4)
     np.testing.assert_allclose(fit.group.mean_se, [6.632, 1.502], rtol=5e-4)
+
+
+@pytest.mark.parametrize("estimator", ["laplace", "corrected", "exact"])
+def test_sleepstudy_with_a_shared_residual_sd_is_lme4s_maximum_likelihood_fit(lme4, estimator):
+    # lme4: Reaction ~ Days + (Days | Subject), REML = FALSE; the residual SD is estimated with the rest
+    data = em.from_dataframe(lme4("sleepstudy")[["Subject", "Days", "Reaction"]], subject="Subject")
+    fit = em.fit(reaction_line_and_noise, data, estimator=estimator, covariance="full", tol=1e-6, progressbar=False)
+    assert fit.converged
+    np.testing.assert_allclose(fit.group.mean, [251.4051, 10.46729], rtol=5e-5)
+    np.testing.assert_allclose(fit.group.sd, [23.7806, 5.7168], rtol=5e-5)
+    np.testing.assert_allclose(fit.group.correlation[0, 1], 0.0813, atol=5e-5)
+    np.testing.assert_allclose(np.exp(fit.group.shared), [25.5918], rtol=5e-5)
+    np.testing.assert_allclose(fit.log_evidence, -875.9697, atol=1e-4)
+    np.testing.assert_allclose(fit.group.mean_se, [6.632, 1.502], rtol=5e-4)
+
+
+@pytest.mark.parametrize("estimator", ["corrected", "exact"])
+def test_sleepstudy_without_correlation_is_lme4s_double_bar_fit(lme4, estimator):
+    # Reaction ~ Days + (Days || Subject) by maximum likelihood: the documentation of MixedModels.jl has its digits
+    data = em.from_dataframe(lme4("sleepstudy")[["Subject", "Days", "Reaction"]], subject="Subject")
+    fit = em.fit(reaction_line_and_noise, data, estimator=estimator, tol=1e-6, progressbar=False)
+    np.testing.assert_allclose(fit.group.mean, [251.405, 10.4673], rtol=5e-5)
+    np.testing.assert_allclose(fit.group.sd, [24.17145, 5.79938], rtol=5e-5)
+    np.testing.assert_allclose(np.exp(fit.group.shared), [25.55613], rtol=5e-5)
+    np.testing.assert_allclose(fit.log_evidence, -876.00163, atol=1e-4)
+    np.testing.assert_allclose(fit.group.mean_se, [6.70771, 1.51931], rtol=5e-4)
+
+
+CBPP = {  # lme4: cbind(incidence, size - incidence) ~ period + (1 | herd), binomial; Laplace, and nAGQ = 25
+    "corrected": ([-1.39853, -0.99233, -1.12867, -1.58031], 0.64226),
+    "exact": ([-1.39923, -0.99140, -1.12782, -1.57947], 0.64752),
+}
+
+
+@pytest.mark.parametrize("estimator", CBPP)
+def test_cbpp_by_period_is_lme4s_fit(lme4, estimator):
+    data = em.from_dataframe(lme4("cbpp")[["herd", "period", "size", "incidence"]], subject="herd")
+    fit = em.fit(incidence_by_period, data, estimator=estimator, tol=1e-6, progressbar=False)
+    fixed, sd = CBPP[estimator]
+    np.testing.assert_allclose([fit.group.mean.item(), *fit.group.shared.values], fixed, atol=1.5e-5)
+    np.testing.assert_allclose(fit.group.sd, [sd], atol=1e-5)
+    if estimator == "corrected":  # what lme4 prints of the Laplace fit
+        np.testing.assert_allclose(fit.log_evidence, -92.02628, atol=1e-5)
+        se = [fit.group.mean_se.item(), *fit.group.shared_se.values]
+        np.testing.assert_allclose(se, [0.23247, 0.30664, 0.32664, 0.42744], rtol=1e-4)
+
+
+def test_cbpp_is_lme4s_quadrature_fit(lme4):
+    # cbind(incidence, size - incidence) ~ 1 + (1 | herd), nAGQ = 25
+    data = em.from_dataframe(lme4("cbpp")[["herd", "size", "incidence"]], subject="herd")
+    for estimator in ("exact", em.Quadrature(25), em.ImportanceSampling(2048)):
+        fit = em.fit(incidence_rate, data, estimator=estimator, tol=1e-6, progressbar=False)
+        np.testing.assert_allclose([fit.group.mean.item(), fit.group.sd.item()], [-2.04650, 0.81839], atol=1e-5)
 
 
 # the classic estimator has no likelihood to compare with: its fixed point is not its maximum
@@ -138,6 +203,152 @@ def scores_in_standard_errors(fit):
 def test_corrected_maximises_the_laplace_likelihood_and_classic_does_not(learner_fits):
     assert np.abs(scores_in_standard_errors(learner_fits["corrected"])).max() < 1e-3
     assert np.abs(scores_in_standard_errors(learner_fits["laplace"])).max() > 0.1
+
+
+# --- exact EM: brute force ------------------------------------------------------------------------------------------
+
+
+class Lattice:
+    """The likelihood of every learner on one lattice in Gaussian space; sums over it are the marginal likelihood.
+
+    The trapezoidal rule is exact but for 1e-4 of a posterior as narrow as 0.15: a plain loop over trials, no PyTensor.
+    """
+
+    alpha, beta = np.arange(-8.0, 8.01, 0.2), np.arange(-4.0, 5.01, 0.12)
+
+    def __init__(self, data):
+        choices, rewards = data["choice"].values, data["reward"].values
+        log_likelihood = np.array([self._one(c, r) for c, r in zip(choices, rewards, strict=True)])
+        self.top = log_likelihood.max((1, 2))
+        self.likelihood = np.exp(log_likelihood - self.top[:, None, None])
+        self.cell = np.log(0.2 * 0.12)
+
+    def _one(self, choice, reward):
+        q, rate = np.zeros((2, len(self.alpha))), special.expit(self.alpha)
+        behind = np.empty((len(choice), len(self.alpha)))
+        for t, (c, r) in enumerate(zip(choice, reward, strict=True)):
+            behind[t] = q[1 - c] - q[c]
+            q[c] += rate * (r - q[c])
+        return -np.logaddexp(0.0, behind[:, :, None] * np.exp(self.beta)).sum(0)
+
+    def log_evidence(self, vector):
+        """Of means and log SDs."""
+        alpha, beta = (
+            stats.norm(vector[k], np.exp(vector[k + 2])).pdf(x) for k, x in enumerate((self.alpha, self.beta))
+        )
+        sums = np.einsum("nab,a,b->n", self.likelihood, alpha, beta, optimize=True)
+        return (np.log(sums) + self.top + self.cell).sum()
+
+    def maximum(self):
+        return optimize.minimize(lambda v: -self.log_evidence(v), [0.0, 1.0, 0.0, -0.7], tol=1e-9).x
+
+
+@pytest.mark.parametrize(("n_subjects", "n_trials"), [(20, 200), (100, 200), (500, 200)])
+def test_exact_em_maximises_the_marginal_likelihood_to_three_digits(n_subjects, n_trials):
+    data = simulated_learners(n_subjects, n_trials=n_trials, random_seed=n_subjects)
+    expected = Lattice(data).maximum()
+    fit = em.fit(rescorla_wagner, data, estimator="exact", progressbar=False)
+    np.testing.assert_allclose(fit.group.mean, expected[:2], atol=5e-4)
+    np.testing.assert_allclose(fit.group.sd, np.exp(expected[2:]), rtol=1e-3)
+    corrected = em.fit(rescorla_wagner, data, tol=1e-6, progressbar=False)
+    assert np.abs(scores_in_standard_errors(corrected)).max() < 1e-3
+
+
+def test_importance_sampling_comes_to_the_same_group():
+    data = simulated_learners(100, n_trials=200, random_seed=100)
+    quadrature, sampling = (
+        em.fit(rescorla_wagner, data, estimator=estimator, progressbar=False)
+        for estimator in ("exact", em.ImportanceSampling())
+    )
+    se = np.sqrt(np.diag(quadrature.group.free_covariance))
+    np.testing.assert_allclose((sampling.group.free - quadrature.group.free) / se, 0.0, atol=0.02)
+    np.testing.assert_allclose(np.sqrt(np.diag(sampling.group.free_covariance)), se, rtol=0.02)
+    assert sampling.settings["estimator"] == "exact"
+
+
+# --- other groups ---------------------------------------------------------------------------------------------------
+
+
+def test_an_outlier_drags_a_normal_group_and_not_a_heavy_tailed_one(make_successes):
+    without = make_successes(50, 60, mean=0.5, sd=0.4, seed=9)
+    outliers = make_successes(50, 60, mean=0.5, sd=0.4, seed=9, outliers=(-5.0, -5.0, -5.0))
+    plain = em.fit(without.model, without.data, progressbar=False)
+    for distribution in (em.Normal(), em.StudentT(3), em.Cauchy(), em.Laplace()):
+        estimator = "exact" if distribution in (em.Cauchy(), em.Laplace()) else "corrected"
+        fit = em.fit(without.model, outliers.data, estimator=estimator, distribution=distribution, progressbar=False)
+        moved = abs(fit.group.mean.item() - plain.group.mean.item()) / plain.group.sd.item()
+        if not distribution.heavy_tails:
+            assert moved > 0.5
+            continue
+        assert moved < 0.35
+        weight = fit.subjects["weight"].values[:, 0]
+        assert weight[:3].max() < 0.5 * np.median(weight[3:])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "standard"),
+    [
+        (em.StudentT(4.0), stats.t(4.0).logpdf),
+        (em.Laplace(), lambda z: -np.sqrt(z**2 + 0.01) - np.log(2 * 0.1 * special.k1(0.1))),
+    ],
+)
+def test_exact_em_with_heavy_tails_maximises_the_marginal_likelihood(make_successes, distribution, standard):
+    study = make_successes(60, 8, outliers=(6.0, -5.0), seed=2)
+    expected, log_evidence, covariance = study.maximum(standard)
+    settings = {"estimator": em.ImportanceSampling(4096), "distribution": distribution, "progressbar": False}
+    fit = em.fit(study.model, study.data, **settings)
+    np.testing.assert_allclose((fit.group.free - expected) / np.sqrt(np.diag(covariance)), 0.0, atol=0.02)
+    np.testing.assert_allclose(fit.log_evidence, log_evidence, atol=0.02)
+
+
+def test_a_prior_keeps_the_sd_of_few_subjects_from_0(make_successes):
+    """Six subjects who by chance do not differ: without a prior, an SD of 0; with it, the penalised maximum."""
+    study = make_successes(6, 10, sd=0.2, seed=2)
+    with pytest.warns(em.ConvergenceWarning, match="the group SD of 'level' has gone to 0"):
+        em.fit(study.model, study.data, estimator="exact", progressbar=False)
+    prior = em.GroupPrior(mean_spread=2.0)
+    fit = em.fit(study.model, study.data, estimator="exact", prior=prior, tol=1e-7, progressbar=False)
+
+    def penalised(v):
+        evidence = study.log_evidence(lambda x: stats.norm.logpdf((x - v[0]) / np.exp(v[1])) - v[1]).sum()
+        return -(evidence - 0.5 * (v[0] / (2.0 * 1.5)) ** 2 + v[1])
+
+    expected = optimize.minimize(penalised, [0.0, -1.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-11})
+    np.testing.assert_allclose(fit.group.free, expected.x, atol=1e-4)
+    assert np.isfinite(fit.group.sd_se).all()
+
+
+@pytest.mark.parametrize("estimator", ["corrected", "exact", "laplace"])
+def test_an_sd_that_goes_to_0_gets_there_whatever_the_estimator(make_successes, estimator):
+    alike = make_successes(40, 20, sd=1e-6, seed=3)
+    with pytest.warns(em.ConvergenceWarning, match="the group SD of 'level' has gone to 0"):
+        fit = em.fit(alike.model, alike.data, estimator=estimator, progressbar=False)
+    assert fit.converged
+    p = alike.k.sum() / (40 * 20)
+    np.testing.assert_allclose(fit.group.mean, [special.logit(p)], atol=1e-4)
+    np.testing.assert_allclose(fit.log_evidence, stats.binom.logpmf(alike.k, 20, p).sum(), atol=1e-4)
+
+
+def test_hundreds_of_small_studies_converge(make_successes):
+    """20 subjects with 5 trials: an SD near 0, skewed posteriors, extrapolation that goes too far."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", em.ConvergenceWarning)
+        for seed in range(150):
+            study = make_successes(20, 5, sd=0.6, seed=1000 + 2 * seed)
+            assert em.fit(study.model, study.data, progressbar=False).converged
+
+
+def test_subjects_whose_posterior_is_no_hill_are_integrated_and_named():
+    """30 learners x 60 trials: expansions around the mode of one of them would keep EM from its end."""
+    data = simulated_learners(30, n_trials=60, random_seed=14)
+    with pytest.warns(em.ConvergenceWarning, match=r"the posterior of subjects? .* was integrated, not expanded"):
+        fit = em.fit(rescorla_wagner, data, progressbar=False)
+    assert fit.converged
+    hard = np.flatnonzero(fit.subjects["integrated"])
+    assert 0 < len(hard) < 4
+    exact = em.fit(rescorla_wagner, data, estimator="exact", progressbar=False)
+    se = exact.group.free_covariance.values.diagonal() ** 0.5
+    np.testing.assert_allclose((fit.group.free - exact.group.free) / se, 0.0, atol=1.0)
 
 
 def numpy_log_likelihood(x, choice, reward):
