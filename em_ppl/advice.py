@@ -53,9 +53,10 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
             f"the log-posterior of {_who(table, repaired)} does not curve down in every direction at the mode; along "
             "the others the group's own variance was taken. Their variances and evidence are rough."
         )
-    if integrated.any() and fit.settings["estimator"] == "corrected":
+    hard = integrated & ~lost
+    if hard.any() and fit.settings["estimator"] == "corrected":
         yield (
-            f"the posterior of {_who(table, integrated)} is so far from Normal that it was integrated, not expanded to "
+            f"the posterior of {_who(table, hard)} is so far from Normal that it was integrated, not expanded to "
             'second order. If these are many, use estimator="exact".'
         )
 

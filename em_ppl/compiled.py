@@ -75,6 +75,11 @@ class Functions:
         return self._compile([self.value, gradient])
 
     @cached_property
+    def value_alone(self) -> Callable[..., list[Array]]:
+        """Two to three times as fast as with the gradient, where many points need none."""
+        return self._compile([self.value])
+
+    @cached_property
     def pointwise(self) -> Callable[..., list[Array]]:
         return self._compile(self.terms)
 
@@ -177,10 +182,12 @@ class CompiledModel:
         """Number of subjects, number of parameters."""
         return self.data.sizes["subject"], len(self.model.parameters)
 
-    def compile(self) -> None:
-        """Compile now what the first evaluation would compile; nothing, if it is compiled already."""
+    def compile(self, *, value_alone: bool = False) -> None:
+        """Compile now what the first evaluations would compile; nothing, if it is compiled already."""
         start = np.array([[p.gaussian_start for p in self.model.parameters.values()]])
         self.value_and_gradient(start, np.array([0]))  # numba compiles at the first call
+        if value_alone:
+            self.value(start, np.array([0]))
 
     def log_likelihood(self, x: ArrayLike) -> FloatArray:
         """Log-likelihood of each subject.
@@ -268,6 +275,13 @@ class CompiledModel:
         for rows, (v, g) in self._run(self.functions.value_and_gradient, x, index):
             value[rows], gradient[rows] = v, g
         return value, gradient
+
+    def value(self, x: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+        """Log-likelihood of some subjects, (n,), as `value_and_gradient` has it."""
+        value = np.empty(len(x))
+        for rows, (v,) in self._run(self.functions.value_alone, x, index):
+            value[rows] = v
+        return value
 
     def _checked(self, x: ArrayLike) -> FloatArray:
         x = np.ascontiguousarray(x, dtype=float)

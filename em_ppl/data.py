@@ -298,7 +298,7 @@ def _pad(name: str, arrays: list[Array], labels: list[Any], n_trials: int) -> tu
             )
     dtype = np.result_type(*arrays)
     if shapes[0] is None:
-        return ("subject",), np.array(arrays, dtype=dtype)
+        return ("subject",), np.stack(arrays).astype(dtype)
     fill = {"i": 0, "f": np.nan}.get(dtype.kind)
     padded = np.full((len(arrays), n_trials, *shapes[0]), fill, dtype=dtype)
     for row, values in zip(padded, arrays, strict=True):

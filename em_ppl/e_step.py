@@ -195,8 +195,11 @@ def _smooth(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def evaluate(compiled: CompiledModel, group: Group, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Log-likelihood at points, (subject, point), -inf where it is no number; and its slope by shared parameters."""
-    x, (n, k, _) = group.complete(points), points.shape
-    value, gradient = compiled.value_and_gradient(x.reshape(n * k, -1), np.repeat(np.arange(n), k))
-    slope = gradient[:, group.model.shared].reshape(n, k, -1)
-    value = np.where(np.isfinite(value), value, -np.inf).reshape(n, k)
-    return value, np.where(np.isfinite(slope), slope, 0.0)
+    (n, k, _), shared = points.shape, group.model.shared
+    x, who = group.complete(points).reshape(n * k, -1), np.repeat(np.arange(n), k)
+    if len(shared):
+        value, gradient = compiled.value_and_gradient(x, who)
+        slope = np.where(np.isfinite(gradient), gradient, 0.0)[:, shared]
+    else:
+        value, slope = compiled.value(x, who), np.empty((n * k, 0))
+    return np.where(np.isfinite(value), value, -np.inf).reshape(n, k), slope.reshape(n, k, -1)

@@ -161,17 +161,14 @@ def fit(
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
         compiled = compile_model(model, data, compile_kwargs=compile_kwargs)
-        compiled.compile()
+        compiled.compile(value_alone=scheme.estimator == "exact" and len(varying) == len(model.parameters))
         compiled_at = time.perf_counter()
         progress.say("looking for a place to start")
         generator = np.random.default_rng(random_seed)
         group = starting_group(compiled, design, covariance, distribution, prior)
         start = group, *starting_modes(compiled, group, generator)
-        settings: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "generator": generator, "progress": progress}
-        if scheme.estimator == "exact":
-            start = come_near(compiled, *start, scheme, **settings | {"tol": max(tol, NEAR)})
-            scheme = scheme.laid(group)
-        done = iterate(compiled, *start, scheme, **settings)
+        run = iterate_exactly if scheme.estimator == "exact" else iterate
+        done = run(compiled, *start, scheme, tol=tol, max_iter=max_iter, generator=generator, progress=progress)
         progress.say("standard errors")
         known = information(compiled, done.group, done.subjects, done.scheme)
         progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
@@ -210,14 +207,17 @@ def starting_group(
     return Group(model, model.coefficients_near(start), covariances, start[model.shared])
 
 
-def come_near(
+def iterate_exactly(
     compiled: CompiledModel, group: Group, mode: FloatArray, curvature: FloatArray, scheme: Scheme, **settings: Any
-) -> tuple[Group, FloatArray, FloatArray]:
-    """Take exact EM's first steps cheaply: by corrected EM with a Normal group."""
+) -> Iterations:
+    """Iterate with integrated posteriors, after corrected EM with a Normal group has come near."""
     normal = replace(group, model=replace(group.model, distribution=Normal()))
-    near = iterate(compiled, normal, mode, curvature, replace(scheme, estimator="corrected"), **settings)
-    laplace = near.subjects.laplace
-    return replace(near.group, model=group.model), laplace.mode, laplace.curvature
+    corrected = replace(scheme, estimator="corrected")
+    near = iterate(compiled, normal, mode, curvature, corrected, **settings | {"tol": max(settings["tol"], NEAR)})
+    if near.status == "interrupted":
+        return near
+    group, laplace = replace(near.group, model=group.model), near.subjects.laplace
+    return iterate(compiled, group, laplace.mode, laplace.curvature, scheme.laid(group), **settings)
 
 
 def iterate(

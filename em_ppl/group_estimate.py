@@ -174,8 +174,14 @@ class GroupEstimate:
 
         Examples
         --------
-        >>> fit.group.wald_test("age")  # doctest: +SKIP
-        Wald test of alpha: age, beta: age: chi2(2) = 7.012, p = 0.03
+        >>> import em_ppl as em, pandas as pd, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 10 + 2 * (-1) ** a, a / 10], "age": a} for a in range(20, 60, 3)]
+        >>> fit = em.fit(normal, em.from_subjects(people), covariates="~ age", progressbar=False)
+        >>> fit.group.wald_test("age")
+        Wald test of level: age: chi2(1) = 16.748, p = 4.269e-05
         """
         places: list[int] = []
         for name in names:
@@ -217,7 +223,14 @@ class GroupEstimate:
 
         Examples
         --------
-        >>> fit.group.predict(pd.DataFrame({"age": [20, 60]}))  # doctest: +SKIP
+        >>> import em_ppl as em, pandas as pd, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 10 + 2 * (-1) ** a, a / 10], "age": a} for a in range(20, 60, 3)]
+        >>> fit = em.fit(normal, em.from_subjects(people), covariates="~ age", progressbar=False)
+        >>> fit.group.predict(pd.DataFrame({"age": [20, 60]}))["mean"].round(1).tolist()
+        [2.2, 5.8]
         """
         x, level = self.design.matrix(people), self.design.level(people)
         mean = x @ self.plain.coefficients

@@ -103,8 +103,11 @@ def _draw_subjects(
 
 
 def _weights(fit: Fit) -> NDArray[np.float64]:
-    """How much each subject counts in a heavy-tailed group; 1 in a Normal one, (subject, parameter)."""
-    return np.asarray(fit.subjects.get("weight", xr.ones_like(fit.subjects["mode"])).values)
+    """How many times a Normal group's precision a subject feels: less, far out in the tails; (subject, parameter)."""
+    distribution = fit.group.plain.model.distribution
+    if distribution.smooth:
+        return np.asarray(fit.subjects.get("weight", xr.ones_like(fit.subjects["mode"])).values)
+    return np.diagonal(distribution.curvature(fit.subjects["mode"].values, False), axis1=1, axis2=2)
 
 
 def _normal_likelihoods(fit: Fit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

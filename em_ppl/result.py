@@ -183,8 +183,15 @@ class Fit:
 
         Examples
         --------
-        >>> fit.profile_interval("mean[alpha]")  # doctest: +SKIP
-        (-0.31, 0.74)
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 10 + 2 * (-1) ** a, a / 10], "age": a} for a in range(20, 60, 3)]
+        >>> fit = em.fit(normal, em.from_subjects(people), covariates="~ age", progressbar=False)
+        >>> low, high = fit.profile_interval("mean[level: age]")
+        >>> round(low, 3), round(high, 3)
+        (0.044, 0.136)
         """
         from em_ppl.profile import profile_interval
 

@@ -51,7 +51,12 @@ def rows_of_integers(level, row, y):
     pm.Normal("y", level * pt.arange(20)[row], 1.0, observed=y)
 
 
+def four(a, b, c, d, y):
+    pm.Normal("y", a + b + c + d, 1.0, observed=y)
+
+
 NORMAL = define(plain)
+FOUR = define(four, **{name: em.Real(spread=1.0) for name in "abcd"})
 
 
 def fit(model=NORMAL, data=DATA, **settings):
@@ -186,6 +191,30 @@ BAD = [
         E,
         "column 'y' occurs twice: rename or drop one",
     ),
+    (
+        "people as a list",
+        lambda: em.from_dataframe(TABLE, "who", people=[1]),
+        T,
+        "people must be a pandas DataFrame, not list",
+    ),
+    (
+        "people without one of them",
+        lambda: em.from_dataframe(TABLE, "who", people=pd.DataFrame({"who": ["ann"], "age": [20]})),
+        E,
+        r"people has no row for subject 'bo' \(1 in all\).*by a column 'who', or by the index",
+    ),
+    (
+        "people twice",
+        lambda: em.from_dataframe(TABLE, "who", people=pd.DataFrame({"who": ["ann", "bo", "bo"], "age": 20})),
+        E,
+        "people has several rows for subject 'bo': it needs one",
+    ),
+    (
+        "people with a column of the trials",
+        lambda: em.from_dataframe(TABLE, "who", people=pd.DataFrame({"who": ["ann", "bo"], "y": 1})),
+        E,
+        "people and the trials both have a column 'y': rename or drop one",
+    ),
     # people
     ("no people", lambda: em.from_subjects([]), E, "there are no subjects"),
     ("bare arrays", lambda: em.from_subjects([[[0, 1]]]), E, r"subject 0 is a bare list: name its arrays.*columns="),
@@ -308,7 +337,54 @@ BAD = [
     ),
     # arguments of fit
     ("an undecorated function", lambda: fit(plain), T, r"plain.* is no subject model: decorate .*@em.subject_model"),
-    ("unknown estimator", lambda: fit(estimator="map"), E, "estimator='map' is not one of 'corrected', 'laplace'"),
+    (
+        "unknown estimator",
+        lambda: fit(estimator="map"),
+        E,
+        "estimator='map' is not one of 'corrected', 'laplace', 'exact'",
+    ),
+    ("order of 0", lambda: em.Quadrature(0), E, "Quadrature: order=0 must be a whole number, at least 1"),
+    ("half an order", lambda: em.Quadrature(2.5), E, "Quadrature: order=2.5 must be a whole number"),
+    ("draws that are no power of 2", lambda: em.ImportanceSampling(100), E, "draws=100 must be a power of 2"),
+    ("a proposal without tails", lambda: em.ImportanceSampling(df=0), E, "ImportanceSampling: df=0 must be a positive"),
+    (
+        "quadrature over many parameters",
+        lambda: fit(FOUR, estimator=em.Quadrature()),
+        E,
+        "Quadrature over 4 varying parameters has too many points: use em.ImportanceSampling",
+    ),
+    (
+        "quadrature of heavy tails",
+        lambda: fit(estimator=em.Quadrature(), distribution=em.Cauchy()),
+        E,
+        "Quadrature does not reach the heavy tails of this group: use em.ImportanceSampling",
+    ),
+    ("no degrees of freedom", lambda: em.StudentT(0), E, "StudentT: df=0 must be a positive number"),
+    ("a distribution by name", lambda: fit(distribution="cauchy"), T, r"distribution='cauchy' must be em.Normal\(\)"),
+    ("PyMC's distribution", lambda: fit(distribution=pm.Normal), T, "must be em.Normal"),
+    (
+        "a Laplace group by Laplace's approximation",
+        lambda: fit(distribution=em.Laplace()),
+        E,
+        r'Laplace\(\) has a kink.*use estimator="exact"',
+    ),
+    (
+        "a Laplace group with correlations",
+        lambda: fit(distribution=em.Laplace(), covariance="full", estimator="exact"),
+        E,
+        r'Laplace\(\) has independent parameters: use covariance="diagonal"',
+    ),
+    ("a prior that is none", lambda: fit(prior=True), T, r"prior=True must be em.GroupPrior\(...\)"),
+    ("a prior without spread", lambda: em.GroupPrior(mean_spread=0), E, "mean_spread=0 must be a positive number, or"),
+    ("a prior for SDs of 0", lambda: em.GroupPrior(sd_shape=0.5), E, "sd_shape=0.5 must be a number, at least 1"),
+    ("shared by a word", lambda: em.Real(shared="yes"), T, "Real: shared='yes' must be True or False"),
+    (
+        "every parameter shared",
+        lambda: fit(define(plain, level=em.Real(shared=True))),
+        M,
+        "plain: every parameter is shared, so that subjects do not differ: let one vary",
+    ),
+    ("a formula for no one", lambda: fit(covariates={"slope": "~ 1"}), E, "a formula for 'slope'.*that vary are level"),
     ("unknown covariance", lambda: fit(covariance="diag"), E, "covariance='diag' is not one of 'diagonal', 'full'"),
     ("tol of 0", lambda: fit(tol=0), E, "tol=0 must be a number between 0 and 1"),
     ("tol of NaN", lambda: fit(tol=nan), E, "tol=nan must be a number between 0 and 1"),

@@ -314,3 +314,17 @@ def test_a_missing_value_is_refused_with_its_place(name, column, where):
 
 def test_padding_is_not_refused():
     refuse_missing(em.from_subjects([{"x": [1.0, 2.0]}, {"x": [3.0]}]), "x")
+
+
+# ---- what is known of people
+
+
+def test_a_table_of_people_is_brought_into_order():
+    trials = pd.DataFrame({"who": ["bo", "ann", "bo"], "y": [1.0, 2.0, 3.0]})
+    people = pd.DataFrame({"who": ["ann", "cy", "bo"], "age": [20, 30, 40], "kind": ["x", "y", "z"]})
+    for table in (people, people.set_index("who")):
+        data = em.from_dataframe(trials, "who", people=table)
+        assert data["age"].dims == data["kind"].dims == ("subject",)
+        np.testing.assert_array_equal(data["age"], [40, 20])
+        assert data["kind"].values.tolist() == ["z", "x"]
+        assert data["age"].dtype == np.int64

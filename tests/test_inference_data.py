@@ -287,3 +287,76 @@ def test_labels_that_no_file_can_hold_are_refused(tmp_path):
     fit = em.fit(line, people(labels, range(20, 32)), progressbar=False)
     with pytest.raises(ValueError, match=r"subject labels cannot be saved.*give subjects numbers or names"):
         fit.save(tmp_path / "fit.nc")
+
+
+# ---- covariates, classes, shared parameters, heavy tails
+
+
+@em.subject_model(level=em.Real(), slope=em.Real(), sigma=em.Positive(shared=True))
+def line_and_noise(level, slope, sigma, x, y):
+    pm.Normal("y", level + slope * x, sigma, observed=y)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    generator = np.random.default_rng(6)
+    own = {}
+    for i in range(30):
+        x = generator.normal(size=8)
+        y = generator.normal(0.1 * (i % 7), 1.0) + generator.normal(-0.5, 0.6) * x + 0.7 * generator.normal(size=8)
+        own[f"s{i}"] = {"x": x, "y": y, "dose": float(i % 7), "kind": "ab"[i % 2]}
+    return em.from_subjects(own)
+
+
+KINDS = {
+    "everything": {"covariates": {"level": "~ dose"}, "covariance_by": "kind", "covariance": "full"},
+    "exact": {"estimator": em.Quadrature(5), "covariates": "~ kind"},
+    "sampled": {"estimator": em.ImportanceSampling(64), "distribution": em.Laplace()},
+    "heavy": {"distribution": em.StudentT(4.0), "prior": em.GroupPrior(mean_spread=None)},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def cohort_fit(cohort, request):
+    return em.fit(line_and_noise, cohort, progressbar=False, **KINDS[request.param])
+
+
+def test_a_file_brings_back_every_kind_of_group(cohort_fit, tmp_path):
+    loaded = em.load(cohort_fit.save(tmp_path / "fit.nc"), model=line_and_noise)
+    assert repr(loaded) == repr(cohort_fit)
+    assert repr(loaded.group) == repr(cohort_fit.group)
+    assert loaded.group.design.people.equals(cohort_fit.group.design.people)
+    assert loaded.integration == cohort_fit.integration
+    assert loaded.group.plain.model.prior == cohort_fit.group.plain.model.prior
+    xr.testing.assert_identical(loaded.subjects, cohort_fit.subjects)
+    for name in ("coefficients", "covariance", "shared", "free", "free_covariance"):
+        xr.testing.assert_identical(getattr(loaded.group, name), getattr(cohort_fit.group, name))
+    np.testing.assert_array_equal(
+        loaded.evidence.subjects["log_evidence"], cohort_fit.evidence.subjects["log_evidence"]
+    )
+
+
+def test_draws_of_every_kind_of_group_have_its_errors(cohort_fit):
+    idata = cohort_fit.to_inference_data(draws=800, chains=2, log_likelihood=False)
+    posterior, group = read_group(idata, "posterior"), cohort_fit.group
+    by = (group.design.by,) if group.design.by else ()
+    assert posterior["sigma"].dims == ("chain", "draw")
+    assert posterior["group_sd"].dims == ("chain", "draw", *by, "parameter")
+    np.testing.assert_allclose(np.log(posterior["sigma"]).std(), group.shared_se.item(), rtol=0.1)
+    np.testing.assert_allclose(posterior["group_mean"].std(("chain", "draw")), group.mean_se, rtol=0.1)
+    if group.design.has_covariates:
+        se = np.sqrt(np.diag(group.coefficients_covariance))
+        np.testing.assert_allclose(posterior["group_coefficients"].std(("chain", "draw")), se, rtol=0.1)
+        assert list(posterior["coefficient"].values) == group.design.labels
+    own = np.sqrt(np.diagonal(cohort_fit.subjects["posterior_covariance"].values, axis1=1, axis2=2))
+    spread = posterior["gaussian"].std(("chain", "draw")).values
+    assert (spread > 0.85 * own).all()
+    assert (spread < 2.0 * own).all()
+
+
+def test_log_likelihood_of_draws_has_each_draws_shared_parameter(cohort, cohort_fit):
+    idata = cohort_fit.to_inference_data(draws=2, chains=1, progressbar=False)
+    at = read_group(idata, "posterior").isel(chain=0, draw=1)
+    mean = at["level"] + at["slope"] * cohort["x"]
+    expected = stats.norm(mean, at["sigma"].item()).logpdf(cohort["y"])
+    np.testing.assert_allclose(read_group(idata, "log_likelihood")["y"].isel(chain=0, draw=1), expected, rtol=1e-9)
