@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
 
+FAR_FROM_EXACT = 1.0  # standard errors: an interval of 95 % then covers in 83 %
+
 ALONE = "there is one subject only, so the group has no spread: its mean is that subject's maximum-likelihood fit."
 
 
 def advise(fit: Fit) -> tuple[str, ...]:
     """Collect all that a careful reader should know."""
     about_group = _about_group(fit) if fit.subjects.sizes["subject"] > 1 else [ALONE]
-    return tuple(dict.fromkeys([*_about_em(fit), *_about_subjects(fit), *about_group, *_about_shared(fit)]))
+    far = advise_on_distance(fit.settings["distance_to_exact"])
+    return tuple(dict.fromkeys([*_about_em(fit), *_about_subjects(fit), *about_group, *_about_shared(fit), *far]))
 
 
 def _about_em(fit: Fit) -> Iterator[str]:
@@ -37,6 +40,14 @@ def _about_em(fit: Fit) -> Iterator[str]:
             f"EM did not converge in {fit.iterations} iterations: the last change was {change:.1e}, tol is {tol:.0e}. "
             "Look at fit.history: if it still falls, raise max_iter; if not, a parameter may not be identified."
         )
+
+
+def advise_on_distance(distance: Mapping[str, float]) -> tuple[str, ...]:
+    """Say which numbers of the group exact EM would move by more than a standard error."""
+    moved = ", ".join(f"{name} by {value:+.1f}" for name, value in distance.items() if abs(value) > FAR_FROM_EXACT)
+    if not moved:
+        return ()
+    return (f'exact maximum likelihood is about so many standard errors away: {moved}. Use estimator="exact".',)
 
 
 def _about_subjects(fit: Fit) -> Iterator[str]:

@@ -185,9 +185,8 @@ class CompiledModel:
     def compile(self, *, value_alone: bool = False) -> None:
         """Compile now what the first evaluations would compile; nothing, if it is compiled already."""
         start = np.array([[p.gaussian_start for p in self.model.parameters.values()]])
-        self.value_and_gradient(start, np.array([0]))  # numba compiles at the first call
-        if value_alone:
-            self.value(start, np.array([0]))
+        for name in ("value_and_gradient", "value_alone")[: 1 + value_alone]:
+            list(self._run(getattr(self.functions, name), start, np.array([0])))  # numba compiles at the first call
 
     def log_likelihood(self, x: ArrayLike) -> FloatArray:
         """Log-likelihood of each subject.
@@ -277,7 +276,9 @@ class CompiledModel:
         return value, gradient
 
     def value(self, x: FloatArray, index: NDArray[np.intp]) -> FloatArray:
-        """Log-likelihood of some subjects, (n,), as `value_and_gradient` has it."""
+        """Log-likelihood of some subjects, (n,): faster than `value_and_gradient`, once `compile` made it so."""
+        if "value_alone" not in vars(self.functions):
+            return self.value_and_gradient(x, index)[0]
         value = np.empty(len(x))
         for rows, (v,) in self._run(self.functions.value_alone, x, index):
             value[rows] = v

@@ -31,7 +31,7 @@ from em_ppl.modes import differentiate, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.result import Fit
 from em_ppl.start import search_widely, starting_point
-from em_ppl.uncertainty import information
+from em_ppl.uncertainty import uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
 
@@ -170,7 +170,7 @@ def fit(
         run = iterate_exactly if scheme.estimator == "exact" else iterate
         done = run(compiled, *start, scheme, tol=tol, max_iter=max_iter, generator=generator, progress=progress)
         progress.say("standard errors")
-        known = information(compiled, done.group, done.subjects, done.scheme)
+        known = uncertainty(compiled, done.group, done.subjects, done.scheme)
         progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
     result = Fit.make(
         compiled,

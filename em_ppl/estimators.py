@@ -23,6 +23,7 @@ Estimator = Literal["corrected", "laplace", "exact"]
 
 # points per parameter with which group parameters have three digits (tests/benchmarks/accuracy.py)
 ORDERS = {1: 21, 2: 11, 3: 7}
+FEWEST = 32  # draws
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,11 @@ class ImportanceSampling:
     df: float = 5.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.draws, numbers.Integral) or self.draws < 2 or self.draws & (self.draws - 1):
-            raise ValueError(f"ImportanceSampling: draws={self.draws!r} must be a power of 2, as Sobol points need.")
+        if not isinstance(self.draws, numbers.Integral) or self.draws < FEWEST or self.draws & (self.draws - 1):
+            raise ValueError(
+                f"ImportanceSampling: draws={self.draws!r} must be a power of 2, as Sobol points need, and at least "
+                f"{FEWEST}, for the tail of the weights to be seen."
+            )
         if not isinstance(self.df, numbers.Real) or not self.df > 0:
             raise ValueError(f"ImportanceSampling: df={self.df!r} must be a positive number, or inf.")
 

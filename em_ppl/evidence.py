@@ -13,19 +13,22 @@ Statistics, 8, 456-475. https://doi.org/10.1214/14-EJS890
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from em_ppl.advice import advise_on_distance
 from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
 from em_ppl.e_step import weigh
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.group import FloatArray, Group
+from em_ppl.m_step import complete_scores, prior_score
 from em_ppl.modes import LaplaceApproximation, approximate
+from em_ppl.uncertainty import distance_to_exact
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -63,12 +66,16 @@ class Evidence:
         k and T.
     bic : float
         See above.
+    distance : DataArray
+        (free,), in standard errors: about how far exact maximum likelihood is from the fit's group (a Newton step on
+        the integrated likelihood). What ``estimator="exact"`` would change.
     """
 
     subjects: xr.Dataset
     n_free: int
     n_trials: int
     bic: float
+    distance: xr.DataArray
 
     @property
     def laplace(self) -> float:
@@ -110,30 +117,40 @@ class Evidence:
         names = ("log_evidence", "error", "laplace", "iaic", "ibic", "ibic_subjects", "bic")
         return pd.Series({name: getattr(self, name) for name in names}, name="evidence")
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What a careful reader should know before using the numbers; empty if all is well."""
+        lines = []
+        if self.unreliable:
+            shown = ", ".join(map(label_text, self.unreliable[:5])) + (" ..." if len(self.unreliable) > 5 else "")
+            lines.append(
+                f"Pareto k-hat is above 0.7 for {len(self.unreliable)} subjects: {shown}. Their evidence is rough."
+            )
+        return (*lines, *advise_on_distance(self.distance.to_series().to_dict()))
+
     def __repr__(self) -> str:
         table = self.summary().to_string(float_format=lambda value: f"{value:.3f}")
-        if not self.unreliable:
-            return table
-        shown = ", ".join(map(label_text, self.unreliable[:5])) + (" ..." if len(self.unreliable) > 5 else "")
-        return f"{table}\n! Pareto k-hat is above 0.7 for {len(self.unreliable)} subjects: {shown}. Theirs is rough."
+        return "\n".join([table, *(f"! {line}" for line in self.advice)])
 
 
 def compute_evidence(fit: Fit) -> Evidence:
     """See `Fit.evidence`."""
-    compiled, group = fit.compiled, fit.group.plain
+    compiled, group, labels = fit.compiled, fit.group.plain, fit.subjects["subject"].values
+    compiled.compile(value_alone=not len(group.shared))
     laplace = settle(compiled, group, fit.subjects["mode"].values)
-    value, error, pareto_k = integrate_evidence(compiled, group, laplace, fit.settings["random_seed"])
-    columns = {"laplace": laplace.log_evidence, "log_evidence": value, "error": error, "pareto_k": pareto_k}
+    found = integrate_evidence(compiled, group, laplace, fit.settings["random_seed"])
+    columns = {"laplace": laplace.log_evidence, "log_evidence": found.value, "error": found.error}
+    columns["pareto_k"] = found.pareto_k
     trials = _count_trials(compiled)
     own = -2 * laplace.log_likelihood + len(fit.group.varying) * np.log(trials)
     return Evidence(
-        subjects=xr.Dataset(
-            {name: ("subject", values) for name, values in columns.items()},
-            coords={"subject": fit.subjects["subject"].values},
-        ),
+        subjects=xr.Dataset({k: ("subject", v) for k, v in columns.items()}, coords={"subject": labels}),
         n_free=fit.group.free.size,
         n_trials=int(trials.sum()),
         bic=float(own.sum() + len(group.shared) * np.log(trials.sum())),
+        distance=fit.group.free.copy(
+            data=distance_to_exact(found.score.sum(0) + prior_score(group), fit.group.free_covariance.values)
+        ),
     )
 
 
@@ -144,17 +161,35 @@ def settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceAp
     return approximate(compiled, group, first.mode, first.curvature)
 
 
+class Integrated(NamedTuple):
+    """Log evidence of each subject, its standard error, Pareto k-hat, and its score by the group's free numbers."""
+
+    value: FloatArray  # (subject,)
+    error: FloatArray
+    pareto_k: FloatArray
+    score: FloatArray  # (subject, number)
+
+
 def integrate_evidence(
     compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Log evidence of each subject by importance sampling, its standard error, and Pareto k-hat, (subject,)."""
-    generator, weights = np.random.default_rng(random_seed), []
+) -> Integrated:
+    """Integrate by importance sampling, each replicate with points of its own."""
+    generator, sums, weights, slopes = np.random.default_rng(random_seed), [], [], []
     for _ in range(REPLICATES):
-        weights.append(weigh(compiled, group, laplace, INTEGRATION.rule(group, generator))[1])
-    sums = np.array([np.logaddexp.reduce(own, axis=1) for own in weights])  # (replicate, subject)
+        away, log_weights, shared = weigh(compiled, group, laplace, INTEGRATION.rule(group, generator))
+        total = np.logaddexp.reduce(log_weights, axis=1)
+        slope = np.concatenate([complete_scores(group, laplace.mode[:, None] + away), shared], axis=2)
+        slopes.append(np.einsum("nk,nkc->nc", np.exp(log_weights - total[:, None]), slope))
+        sums.append(total)
+        weights.append(log_weights)
     value = np.logaddexp.reduce(sums, axis=0) - np.log(REPLICATES)
-    error = np.exp(sums - value).std(axis=0, ddof=1) / np.sqrt(REPLICATES)
-    return value, error, pareto_smooth(np.concatenate(weights, axis=1))[1]
+    relative = np.exp(sums - value)  # (replicate, subject)
+    return Integrated(
+        value=value,
+        error=relative.std(axis=0, ddof=1) / np.sqrt(REPLICATES),
+        pareto_k=pareto_smooth(np.concatenate(weights, axis=1))[1],
+        score=np.einsum("rn,rnc->nc", relative, np.array(slopes)) / REPLICATES,
+    )
 
 
 def _count_trials(compiled: CompiledModel) -> FloatArray:

@@ -46,7 +46,8 @@ def leave_one_subject_out(fit: Fit, *, progressbar: bool) -> xr.Dataset:
             alone = np.array([i])
             of_others = replace(done.group, model=group.model.take(alone))
             laplace = settle(compiled.take(alone), of_others, mode[alone])
-            density[alone], error[alone], _ = integrate_evidence(compiled.take(alone), of_others, laplace, seed)
+            predicted = integrate_evidence(compiled.take(alone), of_others, laplace, seed)
+            density[alone], error[alone] = predicted.value, predicted.error
             converged[i], free[i] = done.status == "converged", done.group.to_vector()
     columns = {"log_density": density, "error": error, "converged": converged}
     variables = {name: ("subject", values) for name, values in columns.items()} | {"group": (("subject", "free"), free)}

@@ -18,12 +18,12 @@ from em_ppl.compiled import CompiledModel
 from em_ppl.design import Design
 from em_ppl.e_step import Posteriors, Scheme
 from em_ppl.estimators import ImportanceSampling, Quadrature
-from em_ppl.group import FloatArray, Group
+from em_ppl.group import Group
 from em_ppl.group_estimate import GroupEstimate, free_labels
 from em_ppl.m_step import moments, resolved_share
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
-from em_ppl.uncertainty import invert
+from em_ppl.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     from em_ppl.evidence import Evidence
@@ -83,7 +83,7 @@ class Fit:
         design: Design,
         group: Group,
         subjects: Posteriors,
-        information: tuple[FloatArray, FloatArray],
+        known: Uncertainty,
         scheme: Scheme,
         compile_kwargs: Mapping[str, Any] | None,
         *,
@@ -96,21 +96,20 @@ class Fit:
         iteration = {"iteration": np.arange(1, len(change) + 1)}
         history = {"log_evidence": ("iteration", list(log_evidence)), "change": ("iteration", list(change))}
         free = free_labels(group, design, parameters)
-        by_subject, _ = information
-        covariance = invert(*information, always=len(group.coefficients))
         coords = {"free": free, "free_2": free}
         return cls(
-            group=GroupEstimate(group, design, parameters, xr.DataArray(covariance, coords, tuple(coords))),
+            group=GroupEstimate(group, design, parameters, xr.DataArray(known.covariance, coords, tuple(coords))),
             subjects=_label_subjects(compiled, group, subjects, scheme),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
             data=compiled.data,
             information=xr.DataArray(
-                by_subject, {"subject": compiled.data["subject"].values, **coords}, ("subject", *coords)
+                known.by_subject, {"subject": compiled.data["subject"].values, **coords}, ("subject", *coords)
             ),
             settings={
                 "model": compiled.model.name,
                 "estimator": scheme.estimator,
+                "distance_to_exact": dict(zip(free, known.distance.tolist(), strict=True)),
                 "observed": [t.observes for t in compiled.functions.trace.terms if t.observes is not None],
                 **settings,
             },

@@ -13,17 +13,50 @@ Statistical Society B, 44, 226-233. https://doi.org/10.1111/j.2517-6161.1982.tb0
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from em_ppl.compiled import CompiledModel
-from em_ppl.e_step import Posteriors, Scheme, evaluate, expand
+from em_ppl.e_step import Posteriors, Scheme, evaluate, expand, integrate, points_with
+from em_ppl.estimators import ImportanceSampling
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
-from em_ppl.modes import approximate, predict_modes
+from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
 
-STEP = 0.1  # of about a standard error
-LONGEST_LOG_STEP = 0.1  # of a log SD, where that is more
+STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
+LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
+FEW = ImportanceSampling(draws=32)  # enough for a glance
 UNRESOLVED = 1e-3  # share of a parameter's variance that trials resolve: below it its SD is as good as 0
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What is known of a group's free numbers (`Group.to_vector`).
+
+    Attributes
+    ----------
+    by_subject : ndarray
+        Information that each subject adds, (subject, number, number); NaN for an SD that is 0.
+    covariance : ndarray
+        Their sampling covariance, (number, number), NaN for those that the data do not determine.
+    distance : ndarray
+        About how far exact maximum likelihood is, in standard errors, (number,); 0 where the estimator is exact.
+    """
+
+    by_subject: FloatArray
+    covariance: FloatArray
+    distance: FloatArray
+
+
+def uncertainty(compiled: CompiledModel, group: Group, subjects: Posteriors, scheme: Scheme) -> Uncertainty:
+    """Say how well the subjects determine the group, and how far the estimator's approximation led astray."""
+    by_subject, of_prior = information(compiled, group, subjects, scheme)
+    covariance = _invert(by_subject, of_prior, always=len(group.coefficients))
+    if scheme.estimator == "exact":
+        return Uncertainty(by_subject, covariance, np.zeros(len(covariance)))
+    score = _glance(compiled, group, subjects.laplace, scheme.random_seed) + prior_score(group)
+    return Uncertainty(by_subject, covariance, distance_to_exact(score, covariance))
 
 
 def information(
@@ -48,48 +81,54 @@ def information(
     vector, steps = group.to_vector(), _steps(compiled, group, subjects)
     by_subject = np.full((compiled.shape[0], len(vector), len(vector)), np.nan)
     of_prior = np.zeros((len(vector), len(vector)))
+    slopes = _shared_slopes(compiled, group, subjects) if scheme.estimator == "exact" else None
+
+    def score(other: Group) -> FloatArray:
+        if slopes is None:
+            return _settled_score(compiled, other, subjects, scheme)
+        moved = not np.array_equal(other.shared, group.shared)
+        return _complete_score(other, subjects, _shared_slopes(compiled, other, subjects) if moved else slopes)
+
+    here = score(group)
     for k in np.flatnonzero(np.isfinite(steps)):
-        side = np.zeros_like(vector)
-        side[k] = steps[k]
-        up, down = (group.from_vector(vector + s) for s in (side, -side))
-        score = _complete_score if scheme.estimator == "exact" else _settled_score
-        slope = score(compiled, down, subjects, scheme) - score(compiled, up, subjects, scheme)
-        by_subject[:, k] = slope / (2 * steps[k])
-        of_prior[k] = (prior_score(down) - prior_score(up)) / (2 * steps[k])
-    if scheme.estimator == "exact":
-        by_subject -= _variance_of_score(compiled, group, subjects)
+        there = group.from_vector(vector + np.where(np.arange(len(vector)) == k, steps, 0.0))
+        by_subject[:, k] = (here - score(there)) / steps[k]
+        of_prior[k] = (prior_score(group) - prior_score(there)) / steps[k]
+    if slopes is not None:
+        by_subject -= _variance_of_score(group, subjects, slopes)
     return by_subject, of_prior
 
 
 def _settled_score(compiled: CompiledModel, group: Group, near: Posteriors, scheme: Scheme) -> FloatArray:
     """Score under a group close by, its E-step done again."""
-    start = predict_modes(group, near.laplace)
-    first = approximate(compiled, group, start, near.laplace.curvature)
+    first = approximate(compiled, group, predict_modes(group, near.laplace), near.laplace.curvature)
     # once more, so that third derivatives are taken with the covariance there
     settled = approximate(compiled, group, first.mode, first.curvature)
     return scores(group, expand(compiled, group, settled, scheme))
 
 
-def _complete_score(compiled: CompiledModel, group: Group, near: Posteriors, scheme: Scheme) -> FloatArray:
+def _shared_slopes(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+    """Slope of the log-likelihood by shared parameters at every point, (subject, point, shared)."""
+    if not len(group.shared):
+        return np.zeros((*subjects.weights.shape, 0))
+    return evaluate(compiled, group, subjects.points)[1]
+
+
+def _complete_score(group: Group, near: Posteriors, slopes: FloatArray) -> FloatArray:
     """Return the complete data's expected score under a group close by, over the posteriors as they are."""
-    shared = np.zeros((compiled.shape[0], 0))
-    if len(group.shared):
-        shared = np.einsum("nk,nkq->nq", near.weights, evaluate(compiled, group, near.points)[1])
-    return np.concatenate([np.einsum("nk,nkc->nc", near.weights, complete_scores(group, near.points)), shared], axis=1)
+    score = np.concatenate([complete_scores(group, near.points), slopes], axis=2)
+    return np.einsum("nk,nkc->nc", near.weights, score)
 
 
-def _variance_of_score(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+def _variance_of_score(group: Group, subjects: Posteriors, slopes: FloatArray) -> FloatArray:
     """Variance of the complete data's score over each subject's posterior, (subject, number, number)."""
-    shared = (
-        evaluate(compiled, group, subjects.points)[1] if len(group.shared) else np.zeros((*subjects.weights.shape, 0))
-    )
-    score = np.concatenate([complete_scores(group, subjects.points), shared], axis=2)
+    score = np.concatenate([complete_scores(group, subjects.points), slopes], axis=2)
     score = score - np.einsum("nk,nkc->nc", subjects.weights, score)[:, None]
     return np.einsum("nk,nkc,nkd->ncd", subjects.weights, score, score, optimize=True)
 
 
 def _steps(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
-    """About a tenth of each free number's standard error; NaN for the log SD of a parameter without spread."""
+    """About a thousandth of each free number's standard error; NaN for the log SD of a parameter without spread."""
     members = group.model.members.sum(1)  # subjects of each class
     shares = resolved_share(group, subjects.laplace.mode, subjects.laplace.covariance)
     share = np.clip(np.diagonal(shares, axis1=1, axis2=2), 1e-6, 1.0)  # (level, parameter)
@@ -105,7 +144,43 @@ def _steps(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Float
     return STEP * np.concatenate(blocks)
 
 
-def invert(by_subject: FloatArray, of_prior: FloatArray, always: int) -> FloatArray:
+def _glance(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int) -> FloatArray:
+    """Score of the integrated likelihood, (number,), from few points.
+
+    Their error is all but taken away by what is known: the same points give the score for the Normal approximations of
+    the posteriors, too, of which the moments are known (a control variate).
+    """
+    rule = FEW.rule(group, np.random.default_rng(random_seed))
+    found = integrate(compiled, group, laplace, rule)
+    normal = _normal_weights(laplace, found.away, rule.place(group, laplace)[1])
+    by_point = np.einsum("nk,nkc->c", found.weights - normal, complete_scores(group, found.points))
+    first = -laplace.shift
+    known = points_with(first, laplace.covariance + np.einsum("ni,nj->nij", first, first))
+    of_normal = scores(group, replace(found, away=known[0], weights=known[1])).sum(0)
+    of_normal[: len(by_point)] += by_point
+    return of_normal
+
+
+def _normal_weights(laplace: LaplaceApproximation, away: FloatArray, log_volume: FloatArray) -> FloatArray:
+    """Weights of points, 1 in sum, under the Normal approximations instead of the posteriors, (subject, point)."""
+    z = np.einsum("nij,nkj->nki", np.linalg.inv(np.linalg.cholesky(laplace.covariance)), away + laplace.shift[:, None])
+    log_weights = log_volume - 0.5 * (z**2).sum(-1)
+    return np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
+
+
+def distance_to_exact(score: FloatArray, covariance: FloatArray) -> FloatArray:
+    """How far a Newton step on the integrated likelihood moves the group, in standard errors, (number,).
+
+    The score is that of the integrated likelihood (and the prior); the covariance is that of the numbers' sampling
+    distribution.
+    """
+    known = np.isfinite(np.diag(covariance))
+    distance, inner = np.full(len(score), np.nan), covariance[np.ix_(known, known)]
+    distance[known] = inner @ score[known] / np.sqrt(np.diag(inner))
+    return distance
+
+
+def _invert(by_subject: FloatArray, of_prior: FloatArray, always: int) -> FloatArray:
     """Invert the information of all subjects and the prior; NaN for numbers that it does not determine.
 
     These are dropped, the worst first, until the rest is positive definite: their covariance is that with the dropped

@@ -1,5 +1,6 @@
 """Evidence against integrals known apart from the package; its error, its warning, the criteria."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_sampling_agrees_with_quadrature_within_its_error(learner_fits):
     fit = learner_fits["corrected"]
     compiled, group = fit.compiled, fit.group.plain
     laplace = settle(compiled, group, fit.subjects["mode"].values)
-    value, error, _ = integrate_evidence(compiled, group, laplace, 0)
+    value, error = integrate_evidence(compiled, group, laplace, 0)[:2]
     rule = em.Quadrature(25).rule(group, np.random.default_rng(0))
     exact = integrate(compiled, group, laplace, rule).log_evidence
     assert (np.abs(value - exact) < stats.t(7).ppf(0.975) * error).mean() > 0.9  # of 60: 1.8 standard errors
@@ -91,7 +92,7 @@ def test_k_hat_flags_the_subject_whose_posterior_is_no_hill(model):
     group = normal_group(20, np.full(p, 0.1), np.eye(p))
     start = np.full((20, p), 0.1)
     start[:, 0] = 1.0
-    _, _, k = integrate_evidence(compiled, group, settle(compiled, group, start), 0)
+    k = integrate_evidence(compiled, group, settle(compiled, group, start), 0).pareto_k
     assert k[7] > 0.7
     assert np.delete(k, 7).max() < 0.5
 
@@ -111,6 +112,26 @@ def test_trials_without_a_response_do_not_count(few_trials):
     data = em.from_subjects([{"n": [8, 8], "k": [k, other]} for k, other in zip(few_trials.k, again, strict=True)])
     fit = em.fit(few_trials.model, data, progressbar=False)
     assert fit.evidence.n_trials == 90
+
+
+@pytest.mark.parametrize("estimator", ["laplace", "corrected", "exact"])
+def test_the_distance_to_exact_maximum_likelihood_is_foretold(make_successes, estimator):
+    """300 subjects x 6 trials: a Newton step from each estimator's group comes near the maximum found apart from it."""
+    study = make_successes(300, 6, seed=11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", em.ConvergenceWarning)
+        fit = em.fit(study.model, study.data, estimator=estimator, progressbar=False)
+    expected = study.maximum()[0]
+    truth = (expected - fit.group.free.values) / np.sqrt(np.diag(fit.group.free_covariance))
+    np.testing.assert_allclose(fit.evidence.distance, truth, rtol=0.25, atol=0.05)
+    # the fit has had a glance, from fewer points, and both say so where it is far
+    np.testing.assert_allclose(list(fit.settings["distance_to_exact"].values()), fit.evidence.distance, atol=0.3)
+    said = [line for line in fit.advice if "exact maximum likelihood is about" in line]
+    if estimator == "laplace":
+        assert "log_sd[level] by +" in said[0]
+        assert "log_sd[level] by +" in fit.evidence.advice[0]
+    else:
+        assert said == []
 
 
 def test_evidence_needs_the_model(few_trials, tmp_path):
