@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,10 @@ def main() -> None:
     print("The model: prospect theory with ambiguity aversion, em_ppl.models.risky_choice.\n")
 
     data = em.from_dataframe(frame, subject="person")
-    fit = em.fit(risky_choice, data)
+    warnings.simplefilter("ignore", em.ConvergenceWarning)  # the same words stand under the table
+    print(f"\n{em.fit(risky_choice, data)}\n")
+    print("With so few choices a person the Laplace approximation leads astray, and the fit says so. As it advises:\n")
+    fit = em.fit(risky_choice, data, estimator="exact")
     print(f"\n{fit}\n")
     print("The first people, natural space (posterior medians):")
     print(fit.subjects["natural"].to_pandas().head().round(2).to_string(), "\n")

@@ -31,7 +31,7 @@ from em_ppl.modes import differentiate, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.result import Fit
 from em_ppl.start import search_widely, starting_point
-from em_ppl.uncertainty import uncertainty
+from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
 
@@ -157,6 +157,7 @@ def fit(
     scheme = _scheme(estimator, len(varying), distribution, random_seed)
     _check_distribution(distribution, covariance, scheme)
     design = make_design(check_dataset(data), varying, covariates, covariance_by)
+    _check_prior(design, prior)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
@@ -170,7 +171,10 @@ def fit(
         run = iterate_exactly if scheme.estimator == "exact" else iterate
         done = run(compiled, *start, scheme, tol=tol, max_iter=max_iter, generator=generator, progress=progress)
         progress.say("standard errors")
-        known = uncertainty(compiled, done.group, done.subjects, done.scheme)
+        try:
+            known = uncertainty(compiled, done.group, done.subjects, done.scheme)
+        except KeyboardInterrupt:
+            known, done = Uncertainty.unknown(compiled, done.group), replace(done, status="interrupted")
         progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
     result = Fit.make(
         compiled,
@@ -310,10 +314,10 @@ def starting_modes(
     compiled: CompiledModel, group: Group, generator: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Search from the group mean and from further points of the wide starting group; keep the best."""
-    mean, varying = group.location, group.model.varying
+    mean = group.location
     slope = compiled.value_and_gradient(group.complete(mean))[1]
     second, _ = differentiate(compiled, group, mean, slope, root=group.factor())
-    curvature = (second[:, varying] + second[:, varying].transpose(0, 2, 1)) / 2
+    curvature = second[:, group.model.varying]
     mode, _ = search_widely(compiled, group, mean, curvature, generator)
     x = group.complete(mode)
     if not np.isfinite(compiled.log_likelihood(x)).all():
@@ -353,6 +357,15 @@ def _check_kinds(model: SubjectModel, distribution: Distribution | None, prior: 
         )
     if prior is not None and not isinstance(prior, GroupPrior):
         raise TypeError(f"prior={prior!r} must be em.GroupPrior(...).")
+
+
+def _check_prior(design: Design, prior: GroupPrior | None) -> None:
+    """Refuse a prior that takes all subjects away: it divides variances by fewer than there are."""
+    fewest = int(np.bincount(design.level()).min())
+    if prior is not None and fewest <= prior.sd_shape - 1:
+        raise ValueError(
+            f"{prior} needs more than {prior.sd_shape - 1:g} subjects for each covariance; here are {fewest}."
+        )
 
 
 def _check_numbers(tol: float, max_iter: int, random_seed: int) -> None:

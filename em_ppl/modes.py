@@ -111,7 +111,7 @@ def approximate(
     slope = _slope(compiled, group, found, mode)
     root = np.linalg.cholesky(laplace_covariance(group, z, curvature)[0])
     second, bend = differentiate(compiled, group, mode, slope, root)
-    curvature = (second[:, varying] + second[:, varying].transpose(0, 2, 1)) / 2
+    curvature = second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
     shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, root))
     log_prior = group.log_density_of_standardised(z)
@@ -294,6 +294,8 @@ def differentiate(
         along[:, :, j] = (up - down) / (2 * STENCIL)
         bend += (up + 2 * slope + down) / STENCIL**2
     second = along @ np.linalg.inv(root)
+    own = second[:, group.model.varying]
+    second[:, group.model.varying] = (own + own.transpose(0, 2, 1)) / 2
     finite = np.isfinite(second).all((1, 2)) & np.isfinite(bend).all(1)
     return np.where(finite[:, None, None], second, 0.0), np.where(finite[:, None], bend, 0.0)
 

@@ -48,6 +48,13 @@ class Uncertainty:
     covariance: FloatArray
     distance: FloatArray
 
+    @classmethod
+    def unknown(cls, compiled: CompiledModel, group: Group) -> Uncertainty:
+        """Make one of which nothing has been computed."""
+        n = len(group.to_vector())
+        nothing = np.full((compiled.shape[0], n, n), np.nan)
+        return cls(nothing, nothing[0], nothing[0, 0])
+
 
 def uncertainty(compiled: CompiledModel, group: Group, subjects: Posteriors, scheme: Scheme) -> Uncertainty:
     """Say how well the subjects determine the group, and how far the estimator's approximation led astray."""

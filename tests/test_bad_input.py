@@ -375,6 +375,12 @@ BAD = [
         r'Laplace\(\) has independent parameters: use covariance="diagonal"',
     ),
     ("a prior that is none", lambda: fit(prior=True), T, r"prior=True must be em.GroupPrior\(...\)"),
+    (
+        "a prior for one subject",
+        lambda: fit(data=DATA.isel(subject=[0]), prior=em.GroupPrior()),
+        E,
+        "needs more than 1 subjects for each covariance; here are 1",
+    ),
     ("a prior without spread", lambda: em.GroupPrior(mean_spread=0), E, "mean_spread=0 must be a positive number, or"),
     ("a prior for SDs of 0", lambda: em.GroupPrior(sd_shape=0.5), E, "sd_shape=0.5 must be a number, at least 1"),
     ("shared by a word", lambda: em.Real(shared="yes"), T, "Real: shared='yes' must be True or False"),

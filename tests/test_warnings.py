@@ -127,6 +127,34 @@ def test_an_interrupt_returns_the_fit_as_it_stands(monkeypatch, call):
     assert np.isfinite(result.log_evidence)
 
 
+def test_an_interrupt_of_the_standard_errors_keeps_the_fit(monkeypatch):
+    def uncertainty(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(em_ppl.em, "uncertainty", uncertainty)
+    result, messages = fit_and_warnings()
+    assert "EM was interrupted" in messages[0]
+    assert np.isfinite(result.group.mean).all()
+    assert np.isnan(result.group.mean_se).all()
+    assert np.isnan(result.group.intervals()["low"]).all()
+    repr(result)
+
+
+def test_an_interrupt_of_exact_ems_first_steps_returns_what_there_is(monkeypatch):
+    whole, calls = em_ppl.em.e_step, []
+
+    def e_step(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(em_ppl.em, "e_step", e_step)
+    result, [message] = fit_and_warnings(estimator="exact")
+    assert "EM was interrupted after 1 iterations" in message
+    assert result.settings["estimator"] == "corrected"  # so far
+
+
 def test_an_interrupt_before_the_first_iteration_ends_is_raised(monkeypatch):
     def e_step(*args, **kwargs):
         raise KeyboardInterrupt
