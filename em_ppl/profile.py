@@ -17,7 +17,7 @@ from scipy import stats
 
 from em_ppl.e_step import Posteriors, e_step
 from em_ppl.evidence import settle
-from em_ppl.group import FloatArray, Group, Index
+from em_ppl.group import FloatArray, Index
 from em_ppl.m_step import scores
 from em_ppl.modes import approximate, predict_modes
 
@@ -98,21 +98,30 @@ class Profile:
         return float(max(self.estimate - np.log(smallest[k]), 1.0))
 
     def root(self, step: float) -> float:
-        """Square root of the likelihood ratio when the number is moved by a step: distributed as a standard Normal."""
-        vector, subjects = self.vector.copy(), self.subjects
+        """Square root of the likelihood ratio when the number is moved by a step: distributed as a standard Normal.
+
+        The rest is maximised by Newton's steps, halved while they lead down.
+        """
+        vector = self.vector.copy()
         vector[self.number] += step
         vector[self.rest] += self.drift * step
+        subjects = self._posteriors(vector, self.subjects)
         for _ in range(MOST_STEPS):
-            group = self.group.from_vector(vector)
-            subjects = self._posteriors(group, subjects)
-            move = self.newton @ scores(group, subjects).sum(0)[self.rest]
-            if not len(move) or np.abs(move / self.se[self.rest]).max() < CLOSE:
+            move = self.newton @ scores(self.group.from_vector(vector), subjects).sum(0)[self.rest]
+            while move.size and np.abs(move / self.se[self.rest]).max() > CLOSE:
+                further = vector.copy()
+                further[self.rest] += move
+                there = self._posteriors(further, subjects)
+                if there.log_evidence.sum() > subjects.log_evidence.sum():
+                    break
+                move = move / 2
+            else:
                 break
-            vector[self.rest] += move
+            vector, subjects = further, there
         return float(np.sqrt(max(2 * (self.highest - subjects.log_evidence.sum()), 0.0)))
 
-    def _posteriors(self, group: Group, near: Posteriors) -> Posteriors:
+    def _posteriors(self, vector: FloatArray, near: Posteriors) -> Posteriors:
         """E-step, begun twice: third derivatives want the covariance under this group."""
-        start: FloatArray = predict_modes(group, near.laplace)
-        first = approximate(self.compiled, group, start, near.laplace.curvature)
+        group = self.group.from_vector(vector)
+        first = approximate(self.compiled, group, predict_modes(group, near.laplace), near.laplace.curvature)
         return e_step(self.compiled, group, first.mode, first.curvature, self.scheme)
