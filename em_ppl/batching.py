@@ -107,6 +107,16 @@ def batch(
     NotBatchable
         If an Op in the graph cannot be batched; the message names it and says why.
     """
+    _refuse_random(outputs)
+    return batch_draws(outputs, replace, size)
+
+
+def batch_draws(
+    outputs: Sequence[TensorVariable],
+    replace: Mapping[TensorVariable, TensorVariable],
+    size: TensorVariable,
+) -> list[TensorVariable]:
+    """Batch a graph that draws random numbers: as `batch`, and every subject has its own draws."""
     return [_over_subjects(out, new, size) for out, new in zip(outputs, _walk(outputs, replace, size), strict=True)]
 
 
@@ -114,9 +124,8 @@ def _walk(outputs: Sequence[Tensor], replace: Mapping[Tensor, Tensor], size: Ten
     """Rebuild ``outputs`` on ``replace``; what depends on no batched input stays unbatched."""
     new = dict(replace)
     for node in toposort(outputs, blockers=list(replace)):
-        _refuse_random(node)
         # PyTensor 3 freezes inner graphs; a frozen node cannot be part of a new graph.
-        if any(inp in new for inp in node.inputs) or not isinstance(node, Apply):
+        if any(inp in new for inp in node.inputs) or not isinstance(node, Apply) or isinstance(node.op, RandomVariable):
             inputs = [new.get(inp, inp) for inp in node.inputs]
             for old, out in zip(node.outputs, _batch_node(node, inputs, size), strict=True):
                 new.setdefault(old, out)
@@ -127,6 +136,8 @@ def _batch_node(node: Apply, inputs: list[Tensor], size: Tensor) -> list[Tensor]
     """Return the outputs of ``node`` on new inputs, of which some may be batched."""
     op = node.op
     batched = [_is_batched(new, old) for new, old in zip(inputs, node.inputs, strict=True)]
+    if isinstance(op, RandomVariable):
+        return _draw(node, inputs, size)
     if not any(batched):
         return list(op.make_node(*inputs).outputs)
     if any(batched[_SHAPED_BY.get(type(op), slice(0))]):
@@ -170,10 +181,26 @@ def _vectorize(node: Apply, inputs: list[Tensor]) -> list[Tensor]:
     return result.outputs if isinstance(result, Apply) else list(result)
 
 
-def _refuse_random(node: Apply) -> None:
-    core = getattr(node.op, "core_op", node.op)
-    if isinstance(core, RandomVariable) or hasattr(core, "default_output_and_rng"):
-        raise NotBatchable(f"{node.op}: a likelihood may not draw random numbers.")
+def _refuse_random(outputs: Sequence[Tensor]) -> None:
+    """Raise if a likelihood draws something, or what is inside its Scans and other inner graphs."""
+    for node in toposort(outputs):
+        core = getattr(node.op, "core_op", node.op)
+        if isinstance(core, RandomVariable) or hasattr(core, "default_output_and_rng"):
+            raise NotBatchable(f"{node.op}: a likelihood may not draw random numbers.")
+        _refuse_random(getattr(core, "inner_outputs", ()))
+
+
+def _draw(node: Apply, inputs: list[Tensor], size: Tensor) -> list[Tensor]:
+    """Draw for every subject: parameters are aligned behind the subject, as they are for one from the right."""
+    op, (rng, shape, *parameters) = node.op, inputs
+    ndim = _ndim(node.outputs[1]) - op.ndim_supp
+    aligned = []
+    for old, new, core in zip(node.inputs[2:], parameters, op.ndims_params, strict=True):
+        new = _over_subjects(old, new, size)
+        aligned.append(_expand(new, 1, ndim - (_ndim(old) - core)))
+    if _ndim(shape):  # of one subject, as long as it was said
+        shape = pt.concatenate([pt.atleast_1d(size), shape])
+    return list(op.make_node(rng, shape, *aligned).outputs)
 
 
 def _ndim(x: Tensor) -> int:

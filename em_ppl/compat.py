@@ -36,6 +36,17 @@ def read_group(idata: Any, name: str) -> xr.Dataset | None:
     return None if group is None else getattr(group, "dataset", group)
 
 
+def add_group(idata: Any, name: str, dataset: xr.Dataset) -> Any:
+    """Put one more group into the container, in place of one of that name."""
+    if IS_TREE:
+        idata[name] = xr.DataTree(dataset)
+    else:
+        if name in idata.groups():
+            del idata[name]
+        idata.add_groups({name: dataset})
+    return idata
+
+
 def write_netcdf(idata: Any, path: str | os.PathLike[str]) -> Path:
     """Write all or nothing: an interrupted save leaves an earlier file as it was."""
     target = Path(path)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from pytensor.graph.replace import graph_replace
 from pytensor.tensor import TensorVariable
 
-from em_ppl.batching import NotBatchable, batch
+from em_ppl.batching import NotBatchable, batch, batch_draws
 from em_ppl.data import (
     check_dataset,
     check_responses,
@@ -78,6 +78,13 @@ class Functions:
     def value_alone(self) -> Callable[..., list[Array]]:
         """Two to three times as fast as with the gradient, where many points need none."""
         return self._compile([self.value])
+
+    def draw(self, term: Term) -> TensorVariable:
+        """Return a graph of `inputs` that draws what a term observes; raises NotBatchable if there is none."""
+        x = self.inputs[0]
+        columns = zip(self.trace.columns.values(), self.inputs[1:], strict=False)
+        own = {one: together for one, together in columns if together is not one}
+        return batch_draws([term.random], own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])[0]
 
     @cached_property
     def pointwise(self) -> Callable[..., list[Array]]:

@@ -5,7 +5,8 @@ names those of a Laplace fit, with a leading subject dim), ``log_likelihood``, `
 ``constant_data``. Variables of the posterior: each parameter by its own name, (subject), natural space, a shared one
 without subject; ``gaussian`` (subject, parameter); ``group_mean`` and ``group_sd`` (parameter), Gaussian space;
 ``group_median`` (parameter), natural space; with a full covariance ``group_correlation`` (parameter, parameter_2); with
-covariates ``group_coefficients`` (coefficient).
+covariates ``group_coefficients`` (coefficient). Besides, what is free in ``fit.hierarchical_model()``, such as
+``<name>_offset``, so that PyMC can predict from these draws as from its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from em_ppl.distributions import Laplace, Normal, StudentT
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.group import Group, GroupPrior
 from em_ppl.group_estimate import GroupEstimate
+from em_ppl.hierarchy import free_names, free_values
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save", "to_inference_data"]
 
+LOG_HALF_NORMAL_SD = np.pi / np.sqrt(8)  # of the log of a HalfNormal variable
 FORMAT = 2  # of the file; raised when `load` can no longer read an older one
 
 
@@ -58,8 +61,8 @@ def to_inference_data(
     seed = fit.settings["random_seed"] if random_seed is None else random_seed
     generator = np.random.default_rng(seed)
     sample = {"chain": np.arange(chains), "draw": np.arange(draws)}
-    drawn = _draw_groups(fit, chains * draws, generator)
-    gaussian, log_density = _draw_subjects(fit, drawn, generator)
+    drawn = draw_groups(fit, chains * draws, generator)
+    gaussian, log_density = draw_subjects(fit, drawn, generator)
     groups = _lasting_groups(fit)
     groups["posterior"] = _posterior(fit, gaussian, drawn, sample)
     log_q = (("chain", "draw", "subject"), log_density.reshape(chains, draws, -1))
@@ -67,24 +70,32 @@ def to_inference_data(
     groups["sample_stats"] = xr.Dataset({"log_q": log_q}, coords=coords)
     if log_likelihood:
         with Progress(show=progressbar) as progress:
-            x = np.array([group.complete(own) for group, own in zip(drawn, gaussian, strict=True)])
-            groups["log_likelihood"] = _log_likelihood(fit, x, sample, progress)
+            groups["log_likelihood"] = log_likelihood_of(fit, groups["posterior"], progress)
     return compat.make_inference_data(groups, _attributes(fit))
 
 
 # --- draws --------------------------------------------------------------------------------------------------------
 
 
-def _draw_groups(fit: Fit, n: int, generator: np.random.Generator) -> list[Group]:
-    """Draw groups from the Normal approximation of the free numbers; one that has none stays at its estimate."""
-    estimate, error = fit.group.free.values, fit.group.free_covariance.values
+def draw_groups(fit: Fit, n: int, generator: np.random.Generator) -> list[Group]:
+    """Draw groups from the Normal approximation of the free numbers; one that has none stays at its estimate.
+
+    The sampling distribution of an SD near 0 reaches over many powers of ten. Its log is drawn no wider than were there
+    no data: as from a HalfNormal.
+    """
+    group, estimate, error = fit.group.plain, fit.group.free.values, fit.group.free_covariance.values
     known = np.isfinite(np.diag(error))
+    precision = np.linalg.inv(error[np.ix_(known, known)])
+    is_log_sd = np.zeros(len(estimate), dtype=bool)
+    is_log_sd[len(group.coefficients) :][: group.sd.size] = True
+    precision += np.diag(is_log_sd[known] / LOG_HALF_NORMAL_SD**2)
+    root = np.linalg.cholesky(np.linalg.inv(precision))
     vectors = np.tile(estimate, (n, 1))
-    vectors[:, known] += generator.standard_normal((n, known.sum())) @ np.linalg.cholesky(error[np.ix_(known, known)]).T
-    return [fit.group.plain.from_vector(vector) for vector in vectors]
+    vectors[:, known] += generator.standard_normal((n, known.sum())) @ root.T
+    return [group.from_vector(vector) for vector in vectors]
 
 
-def _draw_subjects(
+def draw_subjects(
     fit: Fit, groups: list[Group], generator: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw every subject's parameters GIVEN each drawn group, (draw, subject, parameter), and their log density.
@@ -173,15 +184,23 @@ def _posterior(fit: Fit, gaussian: NDArray[np.float64], groups: list[Group], sam
     if estimate.design.has_covariates:
         variables["group_coefficients"] = put([group.coefficients for group in groups], "coefficient")
         coords["coefficient"] = estimate.design.labels
+    free = [free_values(fit, group, own) for group, own in zip(groups, gaussian, strict=True)]
+    for name in free_names(fit):
+        if name not in variables:
+            dims = [f"{name}_dim_0"] if name.startswith("group_cholesky") else ["subject"]
+            values = np.array([values[name] for values in free])
+            variables[name] = put(values, *dims[: values.ndim - 1])
     return xr.Dataset(variables, coords=coords)
 
 
-def _log_likelihood(fit: Fit, draws: NDArray[np.float64], sample: Mapping[str, Any], progress: Progress) -> xr.Dataset:
-    """Log-likelihood of every response and draw; draws are (draw, subject, declared parameter).
+def log_likelihood_of(fit: Fit, posterior: xr.Dataset, progress: Progress) -> xr.Dataset:
+    """Log-likelihood of every response and draw of a posterior, the fit's own or a sampled one.
 
     Where every subject has every trial the dims are (chain, draw, subject, trial); else only the responses that
     exist are listed, along ``<name>_response`` with their subject and trial as coordinates, since ArviZ knows no gaps.
     """
+    sample = {dim: posterior[dim].values for dim in ("chain", "draw")}
+    draws = _declared(fit, posterior)
     progress.say("compiling the log-likelihood of every trial")
     compiled = fit.compiled
     terms: dict[str, list[Any]] = {}
@@ -209,12 +228,24 @@ def _log_likelihood(fit: Fit, draws: NDArray[np.float64], sample: Mapping[str, A
     return xr.Dataset(variables)
 
 
+def _declared(fit: Fit, posterior: xr.Dataset) -> NDArray[np.float64]:
+    """All declared parameters of every draw, (draw, subject, declared parameter), Gaussian space."""
+    gaussian = posterior["gaussian"].transpose("chain", "draw", "subject", "parameter")
+    own = {str(name): gaussian.sel(parameter=name).values for name in gaussian["parameter"].values}
+    for name, parameter in fit.parameters.items():
+        if parameter.shared:
+            x = parameter.to_gaussian(posterior[name].transpose("chain", "draw").values)
+            own[name] = np.broadcast_to(x[..., None], gaussian.shape[:3])
+    x = np.stack([own[name] for name in fit.parameters], axis=-1)
+    return np.asarray(x.reshape(-1, *x.shape[2:]))
+
+
 def _unsettle(log_likelihood: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add noise of 1e-12 to values that are equal in all draws, as a learner's first trial is.
+    """Add noise of 1e-12 to values that are equal in all draws (but for rounding), as a learner's first trial is.
 
     ArviZ 1 ends with an error where a trial has no tail to smooth, and ArviZ 0.23 calls such a trial very bad.
     """
-    constant = np.asarray(log_likelihood.min(axis=0) == log_likelihood.max(axis=0))
+    constant = np.asarray(np.ptp(log_likelihood, axis=0) < 1e-12)
     noise = np.random.default_rng(0).standard_normal((log_likelihood.shape[0], 1))
     log_likelihood[:, constant] += 1e-12 * noise
     return log_likelihood

@@ -7,7 +7,7 @@ What it registers there (observed variables, potentials) are the terms of the su
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,13 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor import TensorVariable
 
+from em_ppl.data import check_dataset
+from em_ppl.distributions import Distribution
 from em_ppl.parameters import Parameter
 
 if TYPE_CHECKING:
     from em_ppl.compiled import CompiledModel
+    from em_ppl.group import Structure
 
 __all__ = ["SubjectModel", "subject_model"]
 
@@ -33,16 +36,18 @@ RESERVED = frozenset(
     {
         "chain",
         "draw",
+        "coefficient",
         "gaussian",
-        "group_mean",
-        "group_sd",
+        "group_coefficients",
         "group_correlation",
+        "group_mean",
         "group_median",
-        "subject",
-        "trial",
+        "group_sd",
+        "n_trials",
         "parameter",
         "parameter_2",
-        "n_trials",
+        "subject",
+        "trial",
     }
 )
 
@@ -70,6 +75,7 @@ class Term:
     logp: TensorVariable
     observes: str | None  # the data column; None for a potential
     by_trial: bool  # its leading dimension is the trial
+    random: TensorVariable | None  # what is observed, as a draw; None for a potential
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,74 @@ class SubjectModel:
 
         return compile_model(self, data, compile_kwargs=compile_kwargs)
 
+    def hierarchical(
+        self,
+        data: xr.Dataset,
+        *,
+        covariance: Structure = "diagonal",
+        covariates: str | Mapping[str, str] | None = None,
+        covariance_by: str | None = None,
+        distribution: Distribution | None = None,
+        priors: Mapping[str, Any] | None = None,
+        centred: bool | Collection[str] = False,
+    ) -> pm.Model:
+        """Write the full hierarchical model: this likelihood for every subject, below a group with priors.
+
+        An ordinary `pymc.Model` with dims ``subject``, ``trial`` and ``parameter``: sample it, draw from its prior,
+        look at its graph. Where a subject has fewer trials than others, or a response is missing, the log-likelihood
+        is 0; ``<name>_present`` among the data says where. A fit makes the same model by `Fit.hierarchical_model`.
+
+        Parameters
+        ----------
+        data : Dataset
+            As for `em_ppl.fit`.
+        covariance, covariates, covariance_by, distribution
+            The group, as for `em_ppl.fit`. (The peak of a `Laplace` group is sharp here.)
+        priors : mapping of str to distribution, optional
+            By the name of the variable, such as ``{"group_sd": pm.Exponential.dist(1.0)}``; one distribution for all
+            parameters, or with one value for each. Left out, in Gaussian space, with the starting value and the spread
+            that parameters declare: ``group_mean`` Normal around the starting value, its SD the spread (for a Unit that
+            is about uniform); ``group_sd`` HalfNormal, its scale the spread; ``group_coefficients`` Normal, as wide as
+            two spreads per root mean square of the covariate; ``group_correlation`` a number, the eta of an LKJ
+            distribution, 2; a shared parameter ``<name>_gaussian`` as a mean. For a `Real` without a spread 2.5 times
+            what the data suggest is taken.
+        centred : bool or list of str
+            Parameters whose subjects are drawn from the group as they are (centred), best where trials tell much about
+            each subject; all others are drawn standard, and scaled (non-centred).
+
+        Returns
+        -------
+        pymc.Model
+            See `em_ppl.hierarchy` for its variables.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot work, or cannot be batched over subjects.
+        ValueError
+            If the data do not fit the model, or a prior or a centred parameter is of no variable of it.
+
+        Examples
+        --------
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(level=em.Real(spread=1.0))
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> data = em.from_subjects({"ann": {"y": [0.0, 1.0]}, "bo": {"y": [2.0, 1.0]}})
+        >>> hierarchy = normal.hierarchical(data, priors={"group_sd": pm.Exponential.dist(1.0)})
+        >>> hierarchy.free_RVs
+        [group_mean, group_sd, level_offset]
+        """
+        from em_ppl.compiled import compile_model
+        from em_ppl.design import make_design
+        from em_ppl.distributions import Normal
+        from em_ppl.hierarchy import build_hierarchy
+
+        varying = [name for name, parameter in self.parameters.items() if not parameter.shared]
+        compiled = compile_model(self, data)
+        design = make_design(check_dataset(data), varying, covariates, covariance_by)
+        return build_hierarchy(compiled, design, covariance, distribution or Normal(), priors, centred)
+
     def trace(self, columns: Mapping[str, Column]) -> Trace:
         """Call the function once, for one symbolic subject."""
         x = {name: pt.scalar(f"{name}_gaussian", dtype="float64") for name in self.parameters}
@@ -201,6 +275,7 @@ class SubjectModel:
                 name=variable.name,
                 logp=logp,
                 observes=variable.name if variable in scratch.observed_RVs else None,
+                random=variable if variable in scratch.observed_RVs else None,
                 by_trial=length in (PROBE, None) and any(column.by_trial for column in columns.values()),
             )
             for variable, logp, length in zip(variables, logps, lengths, strict=True)

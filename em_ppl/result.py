@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from em_ppl.parameters import Parameter
 from em_ppl.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
+    import pymc as pm
+
     from em_ppl.evidence import Evidence
 
 __all__ = ["Fit"]
@@ -319,6 +321,95 @@ class Fit:
             random_seed=random_seed,
             log_likelihood=log_likelihood,
             progressbar=progressbar,
+        )
+
+    def hierarchical_model(
+        self, *, priors: Mapping[str, Any] | None = None, centred: bool | Collection[str] | None = None
+    ) -> pm.Model:
+        """Make the full hierarchical `pymc.Model` of the same likelihood, data and group.
+
+        Parameters
+        ----------
+        priors : mapping of str to distribution, optional
+            As for `SubjectModel.hierarchical`.
+        centred : bool or list of str, optional
+            Parameters to be centred. Left out, those of which trials resolve more than half of the group's variance
+            (``known`` in the summary).
+
+        Returns
+        -------
+        pymc.Model
+            To be sampled by ``with fit.hierarchical_model(): pm.sample()``, or from the fit on by `sample`.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be batched over subjects.
+        ValueError
+            If the fit was loaded without its model, or a prior or a centred parameter is of no variable of it.
+        """
+        from em_ppl.sampling import hierarchical_model
+
+        return hierarchical_model(self, priors, centred)
+
+    def sample(
+        self,
+        *,
+        draws: int = 1000,
+        tune: int = 500,
+        chains: int = 4,
+        priors: Mapping[str, Any] | None = None,
+        centred: bool | Collection[str] | None = None,
+        random_seed: int | None = None,
+        nuts_sampler: str = "pymc",
+        log_likelihood: bool = True,
+        progressbar: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Sample the hierarchical model by NUTS, from where the fit is.
+
+        The same as ``pm.sample`` in ``fit.hierarchical_model()``, but warm: chains begin at draws of the fit, and the
+        mass matrix at its variances, so that half the tuning will do.
+
+        Parameters
+        ----------
+        draws, tune, chains, random_seed, progressbar
+            As in `pymc.sample`. The seed is the fit's own, if left out.
+        priors, centred
+            As for `hierarchical_model`.
+        nuts_sampler : {"pymc", "nutpie", "numpyro", "blackjax"}
+            As in `pymc.sample`. PyMC's own takes points and scales of the fit, the others points only.
+        log_likelihood : bool
+            Whether to add the log-likelihood of every response and draw, for ``az.loo``.
+        **kwargs
+            Passed on to `pymc.sample`, such as ``target_accept=0.95`` or ``cores=2``.
+
+        Returns
+        -------
+        InferenceData or DataTree
+            With the names, dims and coords of `to_inference_data`.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be batched over subjects.
+        ValueError
+            If the fit was loaded without its model.
+        """
+        from em_ppl.sampling import sample
+
+        return sample(
+            self,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            priors=priors,
+            centred=centred,
+            random_seed=random_seed,
+            nuts_sampler=nuts_sampler,
+            log_likelihood=log_likelihood,
+            progressbar=progressbar,
+            **kwargs,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
