@@ -18,7 +18,8 @@ import pytensor
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pymc.distributions.shape_utils import change_dist_size
-from pytensor.graph.replace import clone_replace
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.utils import safe_signature
 
@@ -69,8 +70,9 @@ def build_hierarchy(
         choose = _Prior(priors or {})
         location = _locations(group, design, start, spread, choose)
         factor = _factors(group, design, spread[group.varying], choose)
-        x = dict(zip(varying, _subjects(varying, location, factor, group, centred), strict=True))
-        pm.Deterministic("gaussian", pt.stack(list(x.values()), axis=1), dims=("subject", "parameter"))
+        drawn = pt.stack(_subjects(varying, location, factor, group, centred), axis=1)
+        gaussian = pm.Deterministic("gaussian", drawn, dims=("subject", "parameter"))
+        x = {name: gaussian[:, k] for k, name in enumerate(varying)}
         median = [parameters[name].symbolic(hierarchy["group_mean"][k]) for k, name in enumerate(varying)]
         pm.Deterministic("group_median", pt.stack(median), dims="parameter")
         for k in group.shared:
@@ -227,7 +229,7 @@ def _given_others(distribution: Distribution, others: list[Symbol]) -> tuple[Cal
         case StudentT(df):
             widening = pt.sqrt((df + sum(z**2 for z in others)) / (df + len(others))) if others else 1.0
             n = df + len(others)
-            return lambda name, mean, scale: pm.StudentT(name, n, mean, scale, dims="subject"), widening
+            return lambda name, mean, scale: pm.StudentT(name, n, mu=mean, sigma=scale, dims="subject"), widening
         case Laplace():
             return lambda name, mean, scale: pm.Laplace(name, mean, scale, dims="subject"), 1.0
     return lambda name, mean, sd: pm.Normal(name, mean, sd, dims="subject"), 1.0
@@ -383,13 +385,15 @@ def _drawn(compiled: CompiledModel, term: Term) -> Symbol | None:
 def _by_length(compiled: CompiledModel, graph: Symbol, given: dict[Symbol, Symbol], by_trial: bool) -> Symbol:
     """Evaluate a batched graph; of a model that looks across trials, subjects of one length at a time, unpadded."""
     if not compiled.equal_lengths:
-        return clone_replace(graph, given, rebuild_strict=False)
+        return graph_replace(graph, given, strict=False)
     lengths: NDArray[np.int64] = compiled.subjects.n_trials
+    generators = [v for v in ancestors([graph]) if isinstance(v, SharedVariable) and v not in given]
     whole = None
     for n_trials in np.unique(lengths):
         rows = np.flatnonzero(lengths == n_trials)
         own = {symbol: _cut(compiled, symbol, value, rows, int(n_trials)) for symbol, value in given.items()}
-        part = clone_replace(graph, own, rebuild_strict=False)
+        own |= {rng: pytensor.shared(np.random.default_rng()) for rng in generators}  # each part has its own noise
+        part = graph_replace(graph, own, strict=False)
         if whole is None:
             width = (int(lengths.max()),) if by_trial else ()
             rest = [part.shape[i] for i in range(1 + by_trial, part.ndim)]
