@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
+from em_ppl.agreement import Agreement, agreement
 from em_ppl.compiled import BatchingWarning, CompiledModel
 from em_ppl.data import from_dataframe, from_subjects
 from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
@@ -20,6 +21,7 @@ from em_ppl.result import Fit
 __version__ = _version("em-ppl")
 
 __all__ = [
+    "Agreement",
     "BatchingWarning",
     "Cauchy",
     "CompiledModel",
@@ -41,6 +43,7 @@ __all__ = [
     "SubjectModel",
     "Unit",
     "WaldTest",
+    "agreement",
     "fit",
     "from_dataframe",
     "from_subjects",
