@@ -44,7 +44,7 @@ Priors = Mapping[str, Any]
 # covariates need not be centred; a spread that is not declared is made of the SD that the data suggest.
 MEAN_SPREAD, COEFFICIENT_SPREAD, UNDECLARED = 1.0, 2.0, 2.5
 LKJ_ETA = 2.0
-WELL_KNOWN = 0.5  # share of the group's variance that trials resolve, from which a fit has a parameter centred
+WELL_KNOWN = 0.5  # share of the group's variance that trials resolve, above which a fit has a parameter centred
 
 
 def build_hierarchy(
@@ -242,12 +242,16 @@ def well_known(fit: Fit) -> list[str]:
     """Return the parameters about which trials tell more of each subject than the group does: they are centred.
 
     Drawn from the group as they are, subjects that are well known leave the group free to move; others would make a
-    funnel of it (Betancourt & Girolami, 2015, Current Trends in Bayesian Methodology with Applications, 79-101).
+    funnel of it (Betancourt & Girolami, 2015, Current Trends in Bayesian Methodology with Applications, 79-101). The
+    funnel is narrow where the group's SD is small, so that trials have to tell more even if it is two standard errors
+    (of its log) smaller than estimated.
     """
-    table = fit.subjects
-    shares = resolved_share(fit.group.plain, table["mode"].values, table["laplace_covariance"].values)
-    known = np.diagonal(shares, axis1=1, axis2=2).mean(0)
-    return [name for name, share in zip(fit.group.varying, known, strict=True) if share > WELL_KNOWN]
+    group, table = fit.group, fit.subjects
+    shares = resolved_share(group.plain, table["mode"].values, table["laplace_covariance"].values)
+    known = np.clip(np.diagonal(shares, axis1=1, axis2=2), 0.0, 1.0)
+    smaller = np.exp(-2 * np.reshape(group.sd_se.values, known.shape) / group.plain.sd) ** 2
+    known = known * smaller / (known * smaller + 1 - known)
+    return [name for k, name in enumerate(group.varying) if (known[:, k] > WELL_KNOWN).all()]
 
 
 def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:

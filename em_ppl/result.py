@@ -334,7 +334,7 @@ class Fit:
             As for `SubjectModel.hierarchical`.
         centred : bool or list of str, optional
             Parameters to be centred. Left out, those of which trials resolve more than half of the group's variance
-            (``known`` in the summary).
+            (``known`` in the summary), even if its SD were two standard errors smaller.
 
         Returns
         -------
