@@ -63,7 +63,10 @@ def test_it_finds_the_posterior(nuts, y):
     assert read_group(nuts, "sample_stats")["diverging"].sum() < 10
 
 
-@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto distribution")  # two observations a person
+@pytest.mark.filterwarnings(
+    "ignore:Estimated shape parameter of Pareto distribution",  # two observations a person
+    "ignore:The inplace keyword",  # of pandas, in ArviZ 0.23
+)
 def test_it_lies_beside_the_fit(fit, nuts):
     """Same names, dims, coords and rows of log-likelihood: ArviZ compares them as they are."""
     ours = fit.to_inference_data(draws=500, chains=2, progressbar=False)
