@@ -6,6 +6,7 @@ from em_ppl import compat  # noqa: F401  first: it quiets an announcement that A
 from em_ppl.agreement import Agreement, agreement
 from em_ppl.compiled import BatchingWarning, CompiledModel
 from em_ppl.data import from_dataframe, from_subjects
+from em_ppl.diagnosis import Diagnosis
 from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
 from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.estimators import ImportanceSampling, Quadrature
@@ -26,6 +27,7 @@ __all__ = [
     "Cauchy",
     "CompiledModel",
     "ConvergenceWarning",
+    "Diagnosis",
     "Evidence",
     "Fit",
     "GroupEstimate",

@@ -270,6 +270,30 @@ class GroupEstimate:
         rows = pd.concat([self._location_rows(reach), self._spread_rows(reach)])
         return rows.astype(float)
 
+    def quantities(self, plain: Group | None = None) -> pd.DataFrame:
+        """Tabulate the group's numbers on the scales on which their sampling distribution is closest to Normal.
+
+        Means, coefficients and shared parameters in Gaussian space, SDs as logs, correlations on Fisher's scale; with
+        the names of `em_ppl.agreement`.
+
+        Returns
+        -------
+        DataFrame
+            ``estimate`` and ``se``, of this group (or another, with the errors of this one).
+        """
+        place = "group_coefficients" if self.design.has_covariates else "group_mean"
+        levels = [f"{label}, " for label in self.design.levels] or [""]
+        pairs = [f"{self.varying[j]}, {self.varying[i]}" for i, j in zip(*self.plain.model.below, strict=True)]
+        names = [
+            *(f"{place}[{label}]" for label in self.design.labels),
+            *(f"log group_sd[{level}{name}]" for level in levels for name in self.varying),
+            *(f"group_correlation[{level}{pair}]" for level in levels for pair in pairs),
+            *(f"{name}_gaussian" for name in self._shared_names),
+        ]
+        return pd.DataFrame(
+            {"estimate": _quantities(plain or self.plain), "se": self._errors(_quantities)}, index=pd.Index(names)
+        )
+
     def __repr__(self) -> str:
         return self.intervals().to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
 
@@ -395,6 +419,12 @@ def _sd(group: Group) -> FloatArray:
 
 def _correlations(group: Group) -> FloatArray:
     return group.covariances / (group.sd[:, :, None] * group.sd[:, None, :])
+
+
+def _quantities(group: Group) -> FloatArray:
+    rows, columns = group.model.below
+    fisher = np.arctanh(_correlations(group)[:, rows, columns])
+    return np.concatenate([group.coefficients, np.log(group.sd).ravel(), fisher.ravel(), group.shared])
 
 
 def _log_interval(value: float, se: float, reach: float) -> list[float]:

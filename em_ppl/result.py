@@ -28,6 +28,7 @@ from em_ppl.uncertainty import Uncertainty
 if TYPE_CHECKING:
     import pymc as pm
 
+    from em_ppl.diagnosis import Diagnosis
     from em_ppl.evidence import Evidence
 
 __all__ = ["Fit"]
@@ -322,6 +323,35 @@ class Fit:
             log_likelihood=log_likelihood,
             progressbar=progressbar,
         )
+
+    def diagnose(self) -> Diagnosis:
+        """Forecast where NUTS will differ from this fit, before it is run.
+
+        Returns
+        -------
+        Diagnosis
+            For each number of the group, and the subjects of each parameter, the shift that is to be expected in
+            posterior SDs, and a forecast in words.
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model.
+
+        Examples
+        --------
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 2, a / 2 + 1]} for a in range(60)]
+        >>> fit = em.fit(normal, em.from_subjects(people), progressbar=False)
+        >>> fit.diagnose().group["forecast"].tolist()
+        ['should hold', 'should hold']
+        """
+        from em_ppl.diagnosis import diagnose
+
+        return diagnose(self)
 
     def hierarchical_model(
         self, *, priors: Mapping[str, Any] | None = None, centred: bool | Collection[str] | None = None

@@ -1,0 +1,80 @@
+"""The forecast of what NUTS will say, against posteriors that are integrated by brute force."""
+
+import numpy as np
+import pymc as pm
+import pytest
+from scipy import stats
+
+import em_ppl as em
+
+MEANS, LOG_SDS = np.linspace(-0.8, 1.8, 31), np.linspace(-2.0, 1.2, 33)
+
+
+@pytest.fixture(scope="module")
+def posterior(few_trials):
+    """Mean and SD of the group mean, of the log SD and of every subject, under the documented priors."""
+    rows, moments = [], []
+    for mean in MEANS:
+        for log_sd in LOG_SDS:
+            density = stats.norm(mean, np.exp(log_sd)).logpdf
+            prior = stats.norm(0, 1.5).logpdf(mean) + stats.halfnorm(scale=1.5).logpdf(np.exp(log_sd)) + log_sd
+            rows.append((mean, log_sd, prior + few_trials.log_evidence(density).sum()))
+            moments.append(few_trials.posterior_moments(density))
+    mean, log_sd, log_p = np.array(rows).T
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    first = np.column_stack([mean, log_sd, [m for m, _ in moments]])
+    centre = p @ first
+    variance = p @ (first - centre) ** 2
+    variance[2:] += p @ np.array([v for _, v in moments])
+    return centre, np.sqrt(variance)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", ["laplace", "corrected", "exact"])
+def test_shifts_are_forecast(estimator, few_trials, posterior):
+    fit = em.fit(few_trials.model, few_trials.data, estimator=estimator, progressbar=False)
+    found = fit.diagnose()
+    centre, sd = posterior
+    truth = (found.group["estimate"].to_numpy() - centre[:2]) / sd[:2]
+    np.testing.assert_allclose(found.group["shift"], truth, atol=0.2)
+    of_subjects = (fit.subjects["posterior_mean"].values[:, 0] - centre[2:]) / sd[2:]
+    assert found.subjects["shift"].iloc[0] == pytest.approx(np.sqrt((of_subjects**2).mean()), abs=0.1)
+    assert list(found.group.index) == ["group_mean[level]", "log group_sd[level]"]
+    for forecast, shift in zip(found.group["forecast"], found.group["shift"], strict=True):
+        assert (forecast == "should hold") == (abs(shift) <= 0.25)
+
+
+def test_an_sd_of_0_is_doubtful():
+    @em.subject_model(level=em.Real(spread=1.0))
+    def normal(level, y):
+        pm.Normal("y", level, 1.0, observed=y)
+
+    y = np.tile([[-1.0, 1.0]], (6, 1)) + np.linspace(-0.01, 0.01, 6)[:, None]
+    with pytest.warns(em.ConvergenceWarning, match="has gone to 0"):
+        fit = em.fit(normal, em.from_subjects([{"y": row} for row in y]), progressbar=False)
+    found = fit.diagnose()
+    assert "an SD that has gone to 0" in found.group.loc["log group_sd[level]", "forecast"]
+    assert not found.holds
+
+
+def test_quantities_of_every_kind_of_group_are_named():
+    @em.subject_model(a=em.Real(spread=1.0), b=em.Real(spread=1.0), s=em.Positive(shared=True))
+    def line(a, b, s, x, y):
+        pm.Normal("y", a + b * x, s, observed=y)
+
+    generator = np.random.default_rng(2)
+    x, own = generator.normal(size=(30, 9)), generator.normal([1.0, -0.5], [0.8, 0.4], (30, 2))
+    y = own[:, :1] + own[:, 1:] * x + generator.normal(0.0, 0.5, x.shape)
+    people = [{"x": p, "y": q, "site": "uv"[i % 2]} for i, (p, q) in enumerate(zip(x, y, strict=True))]
+    fit = em.fit(
+        line, em.from_subjects(people), covariance="full", covariance_by="site", covariates="~ site", progressbar=False
+    )
+    found = fit.diagnose()
+    idata = fit.to_inference_data(draws=600, chains=4, log_likelihood=False)
+    assert list(found.group.index) == list(em.agreement(fit, idata).group.index)
+    # draws are of these quantities, with these errors
+    agreement = em.agreement(idata, idata).group
+    np.testing.assert_allclose(
+        agreement["em"].astype(float), found.group["estimate"], atol=0.25 * found.group["se"].max()
+    )
