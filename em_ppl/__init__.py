@@ -16,7 +16,14 @@ from em_ppl.group_estimate import GroupEstimate, WaldTest
 from em_ppl.inference_data import load
 from em_ppl.model import ModelError, SubjectModel, subject_model
 from em_ppl.parameters import Interval, Parameter, Positive, Real, Unit
-from em_ppl.plots import plot_subjects
+from em_ppl.plots import (
+    plot_convergence,
+    plot_forest,
+    plot_posterior,
+    plot_predictions,
+    plot_shrinkage,
+    plot_subjects,
+)
 from em_ppl.result import Fit
 
 __version__ = _version("em-ppl")
@@ -50,6 +57,11 @@ __all__ = [
     "from_dataframe",
     "from_subjects",
     "load",
+    "plot_convergence",
+    "plot_forest",
+    "plot_posterior",
+    "plot_predictions",
+    "plot_shrinkage",
     "plot_subjects",
     "subject_model",
 ]

@@ -67,6 +67,17 @@ def read_netcdf(path: str | os.PathLike[str]) -> Any:
     return az.InferenceData.from_netcdf(str(path), engine="h5netcdf")
 
 
+def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:
+    """Draw ArviZ's forest of several models, and return its matplotlib figure."""
+    if IS_TREE:
+        plot = az.plot_forest(dict(models), var_names=var_names, combined=True, backend="matplotlib")
+        plot.add_legend("model")
+        return plot.viz["figure"].item()
+    axes = az.plot_forest(list(models.values()), model_names=list(models), var_names=var_names, combined=True)
+    axes[0].figure.set_layout_engine("tight")
+    return axes[0].figure
+
+
 def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pareto-smooth the importance weights of each row, (subject, draw): log weights on the same scale, and k-hat."""
     if IS_TREE:

@@ -293,7 +293,8 @@ class Fit:
         Parameters
         ----------
         draws, chains : int
-            As in `pymc.sample`; chains are no Markov chains here, only what ArviZ expects.
+            As in `pymc.sample`; chains are no Markov chains here, only what ArviZ expects. For ArviZ 1 to draw this
+            beside NUTS in one picture, take as many of each as NUTS did.
         random_seed : int, optional
             Seed of the draws; the fit's own, if left out.
         log_likelihood : bool

@@ -1,4 +1,4 @@
-"""Pictures of a fit, drawn with matplotlib."""
+"""Every subject beside the group."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from em_ppl.plots.style import EM, GROUP, legend_above, tidy
+
 if TYPE_CHECKING:
     from em_ppl.result import Fit
-
-__all__ = ["plot_subjects"]
-
-SUBJECT, GROUP = "#30618c", "#d1702a"
 
 
 def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
@@ -62,10 +60,10 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
         )  # fmt: skip
         axes.axvline(float(parameter.to_natural(centre[k])), color=GROUP, lw=1.5, label="group median")
         axes.hlines(
-            rank, low, high, color=SUBJECT, alpha=0.35, lw=min(2.0, 150 / len(mean)),
+            rank, low, high, color=EM, alpha=0.35, lw=min(2.0, 150 / len(mean)),
             label=f"subject, {probability:.0%} interval",
         )  # fmt: skip
-        axes.plot(middle, rank, ".", color=SUBJECT, ms=min(6.0, 3 + 60 / len(mean)), label="subject, median")
+        axes.plot(middle, rank, ".", color=EM, ms=min(6.0, 3 + 60 / len(mean)), label="subject, median")
         axes.set(xlabel=name, ylim=(0, len(mean) + 1))
         if parameter.link == "log" and middle.max() > 20 * middle.min():
             axes.set_xscale("log")
@@ -73,7 +71,6 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
             axes.set_ylabel("subjects, sorted by each parameter")
         else:
             axes.set_yticklabels([])
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        tidy(axes)
+    legend_above(figure)
     return figure
