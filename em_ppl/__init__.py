@@ -24,6 +24,7 @@ from em_ppl.plots import (
     plot_shrinkage,
     plot_subjects,
 )
+from em_ppl.pymc_models import PyMCModel, from_pymc
 from em_ppl.result import Fit
 
 __version__ = _version("em-ppl")
@@ -46,6 +47,7 @@ __all__ = [
     "Normal",
     "Parameter",
     "Positive",
+    "PyMCModel",
     "Quadrature",
     "Real",
     "StudentT",
@@ -55,6 +57,7 @@ __all__ = [
     "agreement",
     "fit",
     "from_dataframe",
+    "from_pymc",
     "from_subjects",
     "load",
     "plot_convergence",

@@ -185,6 +185,11 @@ class CompiledModel:
         return replace(self, data=self.data.isel(subject=index), subjects=subjects)
 
     @property
+    def observed(self) -> list[str]:
+        """Names of the columns that the likelihood observes."""
+        return [term.observes for term in self.functions.trace.terms if term.observes is not None]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Number of subjects, number of parameters."""
         return self.data.sizes["subject"], len(self.model.parameters)

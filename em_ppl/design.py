@@ -22,7 +22,7 @@ from formulaic.parser.types import Factor
 
 from em_ppl.data import label_array, label_text, real_trials
 from em_ppl.distributions import Distribution
-from em_ppl.group import FloatArray, GroupModel, GroupPrior, Index, Structure
+from em_ppl.group import FloatArray, GroupModel, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.parameters import Parameter
 
 MEAN_ONLY = "~ 1"
@@ -146,7 +146,7 @@ def make_group_model(
     unit: FloatArray,
     structure: Structure,
     distribution: Distribution,
-    prior: GroupPrior | None,
+    prior: GroupPrior | HyperPrior | None,
 ) -> GroupModel:
     """Put together what a group can be."""
     declared = list(parameters.values())

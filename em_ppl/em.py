@@ -18,17 +18,18 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
-from em_ppl.compiled import CompiledModel, compile_model
+from em_ppl.compiled import CompiledModel
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
-from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
+from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.m_step import m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, predict_modes
 from em_ppl.progress import Progress
+from em_ppl.pymc_models import PyMCModel
 from em_ppl.result import Fit
 from em_ppl.start import search_widely, starting_point
 from em_ppl.uncertainty import Uncertainty, uncertainty
@@ -58,8 +59,8 @@ class Iterations:
 
 
 def fit(
-    model: SubjectModel,
-    data: xr.Dataset,
+    model: SubjectModel | PyMCModel,
+    data: xr.Dataset | None = None,
     *,
     estimator: Estimator | Quadrature | ImportanceSampling = "corrected",
     covariance: Structure = "diagonal",
@@ -80,8 +81,9 @@ def fit(
 
     Parameters
     ----------
-    model : SubjectModel
-        One subject's likelihood, see `subject_model`.
+    model : SubjectModel or PyMCModel
+        One subject's likelihood, see `subject_model`; or a hierarchical model, see `from_pymc`, which has its data, its
+        group and its priors.
     data : Dataset
         From `from_dataframe` or `from_subjects`, or your own with dims (subject, trial).
     estimator : {"corrected", "laplace", "exact"}, Quadrature or ImportanceSampling
@@ -156,17 +158,23 @@ def fit(
     distribution = distribution or Normal()
     scheme = _scheme(estimator, len(varying), distribution, random_seed)
     _check_distribution(distribution, covariance, scheme)
-    design = make_design(check_dataset(data), varying, covariates, covariance_by)
+    if isinstance(model, PyMCModel):
+        _check_group_is_the_models(data, covariance, covariates, covariance_by, distribution)
+        design, chosen = model.design, prior or model.prior
+    else:
+        if data is None:
+            raise TypeError("em.fit needs data: em.from_dataframe(...) or em.from_subjects(...).")
+        design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
     _check_prior(design, prior)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
-        compiled = compile_model(model, data, compile_kwargs=compile_kwargs)
+        compiled = model.compile(data, compile_kwargs=compile_kwargs)  # type: ignore[arg-type]
         compiled.compile(value_alone=scheme.estimator == "exact" and len(varying) == len(model.parameters))
         compiled_at = time.perf_counter()
         progress.say("looking for a place to start")
         generator = np.random.default_rng(random_seed)
-        group = starting_group(compiled, design, covariance, distribution, prior)
+        group = starting_group(compiled, design, covariance, distribution, chosen)
         start = group, *starting_modes(compiled, group, generator)
         run = iterate_exactly if scheme.estimator == "exact" else iterate
         done = run(compiled, *start, scheme, tol=tol, max_iter=max_iter, generator=generator, progress=progress)
@@ -202,7 +210,7 @@ def starting_group(
     design: Design,
     structure: Structure,
     distribution: Distribution,
-    prior: GroupPrior | None,
+    prior: GroupPrior | HyperPrior | None,
 ) -> Group:
     """Make a wide group around the parameters that suit everyone best, were all subjects the same."""
     start, unit = starting_point(compiled)
@@ -346,9 +354,21 @@ def _check_distribution(distribution: Distribution, covariance: Structure, schem
         raise ValueError(f'{distribution} has a kink that no Laplace approximation can follow: use estimator="exact".')
 
 
-def _check_kinds(model: SubjectModel, distribution: Distribution | None, prior: GroupPrior | None) -> None:
-    if not isinstance(model, SubjectModel):
-        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+def _check_group_is_the_models(data: Any, covariance: str, *others: Any) -> None:
+    """Refuse what a hierarchical model says itself."""
+    if data is not None or covariance != "diagonal" or any(not isinstance(o, Normal | None) for o in others):
+        raise ValueError(
+            "a model of em.from_pymc has its data and its group: of these, em.fit takes a prior only. To change the "
+            "group, change the PyMC model."
+        )
+
+
+def _check_kinds(model: Any, distribution: Distribution | None, prior: GroupPrior | None) -> None:
+    if not isinstance(model, SubjectModel | PyMCModel):
+        raise TypeError(
+            f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...), or read a "
+            "hierarchical model by em.from_pymc(...)."
+        )
     if all(parameter.shared for parameter in model.parameters.values()):
         raise ModelError(f"{model.name}: every parameter is shared, so that subjects do not differ: let one vary.")
     if distribution is not None and not isinstance(distribution, Distribution):

@@ -194,11 +194,7 @@ def integrate_evidence(
 
 def _count_trials(compiled: CompiledModel) -> FloatArray:
     """Trials of each subject in which something was observed, (subject,)."""
-    present = [
-        compiled.subjects.present[term.name].reshape(compiled.shape[0], -1)
-        for term in compiled.functions.trace.terms
-        if term.observes is not None
-    ]
+    present = [compiled.subjects.present[name].reshape(compiled.shape[0], -1) for name in compiled.observed]
     if not present:  # a likelihood of potentials alone
         return compiled.subjects.n_trials.astype(float)
     width = max(mask.shape[1] for mask in present)

@@ -7,6 +7,7 @@ that it belongs to); shared parameters are the same for all. Without covariates 
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -61,6 +62,35 @@ class GroupPrior:
             raise ValueError(f"GroupPrior: sd_shape={self.sd_shape!r} must be a number, at least 1.")
 
 
+@dataclass(frozen=True)
+class HyperPrior:
+    """The priors that a `pymc.Model` has of its hyperparameters, as a log density of a group's free numbers.
+
+    Attributes
+    ----------
+    function : callable
+        From `Group.to_vector` to the log density, in PyMC's unconstrained space, and its gradient.
+    """
+
+    function: Callable[[FloatArray], list[FloatArray]]
+
+    def __repr__(self) -> str:
+        return "the model's own priors"
+
+    def log_density(self, vector: FloatArray) -> float:
+        """Log density at a group's free numbers."""
+        return float(self.function(vector)[0])
+
+    def score(self, vector: FloatArray) -> FloatArray:
+        """Return its gradient."""
+        return np.asarray(self.function(vector)[1])
+
+    def information(self, vector: FloatArray) -> FloatArray:
+        """Return its negative Hessian."""
+        sides = 1e-5 * np.eye(len(vector))
+        return np.array([(self.score(vector - side) - self.score(vector + side)) / 2e-5 for side in sides])
+
+
 @dataclass(frozen=True, eq=False)
 class GroupModel:
     """What a group can be: chosen by the user, and fixed while EM runs.
@@ -75,7 +105,7 @@ class GroupModel:
         Whether parameters may covary.
     distribution : Distribution
         What subjects are drawn from.
-    prior : GroupPrior or None
+    prior : GroupPrior, HyperPrior or None
         Of the group's own numbers.
     varying, shared : ndarray of int
         Which of the declared parameters differ between subjects, and which do not.
@@ -89,7 +119,7 @@ class GroupModel:
     level: Index
     structure: Structure
     distribution: Distribution
-    prior: GroupPrior | None
+    prior: GroupPrior | HyperPrior | None
     varying: Index
     shared: Index
     unit: FloatArray

@@ -334,7 +334,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "columns": list(fit.data.data_vars),
         "structure": model.structure,
         "distribution": {"kind": type(model.distribution).__name__, "settings": vars(model.distribution)},
-        "prior": None if model.prior is None else asdict(model.prior),
+        "prior": asdict(model.prior) if isinstance(model.prior, GroupPrior) else None,
         "integration": {"kind": type(fit.integration).__name__, "settings": asdict(fit.integration)},
         "formulas": design.formulas,
         "covariance_by": design.by,

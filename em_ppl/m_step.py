@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize
 
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors
-from em_ppl.group import FloatArray, Group
+from em_ppl.group import FloatArray, Group, GroupPrior, HyperPrior
 
 SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
 LONGEST_SHARED_STEP = 1.0  # in units of the parameter
@@ -58,7 +59,10 @@ def m_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Group
     expected = moments(group, subjects)
     coefficients = group.coefficients + _regression_step(group, expected)
     covariances = _residual_covariances(group, expected, group.model.design @ (coefficients - group.coefficients))
-    coefficients, covariances = _scoring_steps(group, subjects, expected, coefficients, covariances)
+    if isinstance(group.model.prior, HyperPrior):
+        coefficients, covariances = _penalised(group, group.model.prior, expected, coefficients, covariances)
+    else:
+        coefficients, covariances = _scoring_steps(group, subjects, expected, coefficients, covariances)
     shared = group.shared
     if len(shared):
         shared = shared + shared_step(compiled, group, subjects)
@@ -78,7 +82,7 @@ def _regression_step(group: Group, expected: Moments) -> FloatArray:
 def _prior_of_coefficients(group: Group) -> tuple[FloatArray, FloatArray]:
     """Score and information of the group's prior by b, (coefficient,)."""
     model = group.model
-    if model.prior is None or model.prior.mean_spread is None:
+    if not isinstance(model.prior, GroupPrior) or model.prior.mean_spread is None:
         return np.zeros_like(group.coefficients), np.zeros_like(group.coefficients)
     spread = model.prior.mean_spread * model.spread[model.varying][model.belongs_to] / model.typical
     return (model.coefficients_near(model.centre) - group.coefficients) / spread**2, spread**-2.0
@@ -89,10 +93,37 @@ def _residual_covariances(group: Group, expected: Moments, moved: FloatArray) ->
     cross = np.einsum("ni,nj->nij", expected.first, moved)
     second = expected.second - cross - cross.transpose(0, 2, 1)
     second = second + np.einsum("ni,ni,nj->nij", expected.weight, moved, moved)
-    fewer = 0.0 if group.model.prior is None else group.model.prior.sd_shape - 1
+    fewer = group.model.prior.sd_shape - 1 if isinstance(group.model.prior, GroupPrior) else 0.0
     members = group.model.members
     covariances = np.einsum("cn,nij->cij", members, second) / (members.sum(1) - fewer)[:, None, None]
     return covariances if group.model.joint else covariances * np.eye(covariances.shape[-1])
+
+
+def _penalised(
+    group: Group, prior: HyperPrior, expected: Moments, coefficients: FloatArray, covariances: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Maximise the expected log density plus any log prior of the means and log SDs, independent parameters.
+
+    The search begins at what is best without the prior.
+    """
+    k, n = len(coefficients), len(group.location)
+    units = group.units[: k + covariances.shape[1]]
+    squares = np.einsum("nii->ni", expected.second)
+
+    def negative(scaled: FloatArray) -> tuple[float, FloatArray]:
+        b, log_sd = np.split(scaled * units, [k])
+        moved, precision = group.model.design @ (b - group.coefficients), np.exp(-2 * log_sd)
+        rest = expected.first - expected.weight * moved
+        left = (squares - (expected.first + rest) * moved).sum(0)
+        vector = np.concatenate([b, log_sd, group.shared])
+        by_prior = prior.score(vector)[: len(scaled)]
+        value = n * log_sd.sum() + 0.5 * (left * precision).sum() - prior.log_density(vector)
+        slope = [-np.einsum("npk,np->k", group.model.design, rest * precision), n - left * precision]
+        return value, (np.concatenate(slope) - by_prior) * units
+
+    start = np.concatenate([coefficients, 0.5 * np.log(np.einsum("cii->i", covariances))]) / units
+    found = optimize.minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-9 * n}).x * units
+    return found[:k], np.diag(np.exp(2 * found[k:]))[None]
 
 
 def _no_thinner(covariances: FloatArray, smallest_sd: FloatArray) -> FloatArray:
@@ -183,9 +214,13 @@ def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray)
 def shared_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
     """Newton's step of the shared parameters on the marginal likelihood, the rest of the group held."""
     unit = group.model.unit[group.model.shared]
-    information = shared_information(compiled, group, subjects) * np.outer(unit, unit)
-    values, vectors = np.linalg.eigh(information)
-    score = subjects.shared_score.sum(0) * unit
+    information, score = shared_information(compiled, group, subjects), subjects.shared_score.sum(0)
+    if isinstance(group.model.prior, HyperPrior):
+        places = slice(-len(group.shared), None)
+        information = information + group.model.prior.information(group.to_vector())[places, places]
+        score = score + prior_score(group)[places]
+    values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
+    score = score * unit
     step = vectors @ ((vectors.T @ score) / (np.abs(values) + SHARED_RIDGE))
     return np.asarray(step * unit * min(1.0, LONGEST_SHARED_STEP / max(float(np.abs(step).max()), 1e-300)))
 
@@ -239,6 +274,8 @@ def scores(group: Group, subjects: Posteriors) -> FloatArray:
 
 def prior_score(group: Group) -> FloatArray:
     """Gradient of the log density of the group's prior by the free numbers."""
+    if isinstance(group.model.prior, HyperPrior):
+        return group.model.prior.score(group.to_vector())
     by_coefficient, _ = _prior_of_coefficients(group)
     log_diagonal = np.zeros(group.sd.size)
     if group.model.prior is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from em_ppl.diagnosis import Diagnosis
     from em_ppl.evidence import Evidence
+    from em_ppl.pymc_models import PyMCModel
 
 __all__ = ["Fit"]
 
@@ -76,7 +77,7 @@ class Fit:
     information: xr.DataArray
     settings: dict[str, Any]
     integration: Quadrature | ImportanceSampling
-    model: SubjectModel | None = None
+    model: SubjectModel | PyMCModel | None = None
     compile_kwargs: Mapping[str, Any] | None = None
 
     @classmethod
@@ -113,7 +114,7 @@ class Fit:
                 "model": compiled.model.name,
                 "estimator": scheme.estimator,
                 "distance_to_exact": dict(zip(free, known.distance.tolist(), strict=True)),
-                "observed": [t.observes for t in compiled.functions.trace.terms if t.observes is not None],
+                "observed": compiled.observed,
                 **settings,
             },
             integration=scheme.integration,

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/agreement.py [--study NAME ...]
 
-For every study and estimator: `em_ppl.agreement` with 4 x 1000 draws of `Fit.sample`, beside `Fit.diagnose`. At the end,
-over all numbers on which NUTS gave a verdict: how far the forecast shift is from the measured one, and how often "should
-hold" and "doubtful" were right about the mean (a shift above 0.25 posterior SDs).
+For every study and estimator: `em_ppl.agreement` with 4 x 1000 draws of `Fit.sample`, beside `Fit.diagnose`. At the
+end, over all numbers on which NUTS gave a verdict: how far the forecast shift is from the measured one, and how often
+"should hold" and "doubtful" were right.
 """
 
 from __future__ import annotations
