@@ -30,6 +30,7 @@ from em_ppl.distributions import Distribution, Laplace, StudentT
 from em_ppl.group import FloatArray, Group, GroupModel, Structure
 from em_ppl.m_step import resolved_share
 from em_ppl.model import ModelError, Term
+from em_ppl.pymc_models import PyMCModel
 from em_ppl.start import starting_point
 
 if TYPE_CHECKING:
@@ -266,6 +267,8 @@ def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:
     x : ndarray
         A draw of the subjects, (subject, varying parameter).
     """
+    if isinstance(fit.model, PyMCModel):
+        return fit.model.values(group, x)
     packed = [factor[np.tril_indices(len(factor))] for factor in group.cholesky]
     by = fit.group.design.by is not None
     varying, shared = fit.group.varying, fit.group.shared["shared_parameter"].values
@@ -282,6 +285,8 @@ def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:
 
 def free_names(fit: Fit) -> list[str]:
     """Return the names of what is free in `Fit.hierarchical_model`, as it is without arguments."""
+    if isinstance(fit.model, PyMCModel):
+        return list(fit.model.values(fit.group.plain, fit.subjects["mode"].values))
     design, centred = fit.group.design, well_known(fit)
     full = fit.group.plain.model.structure == "full" and len(fit.group.varying) > 1
     return [

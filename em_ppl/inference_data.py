@@ -36,6 +36,7 @@ from em_ppl.hierarchy import free_names, free_values
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
+from em_ppl.pymc_models import PyMCModel
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -186,10 +187,15 @@ def _posterior(fit: Fit, gaussian: NDArray[np.float64], groups: list[Group], sam
         coords["coefficient"] = estimate.design.labels
     free = [free_values(fit, group, own) for group, own in zip(groups, gaussian, strict=True)]
     for name in free_names(fit):
-        if name not in variables:
-            dims = [f"{name}_dim_0"] if name.startswith("group_cholesky") else ["subject"]
-            values = np.array([values[name] for values in free])
-            variables[name] = put(values, *dims[: values.ndim - 1])
+        if isinstance(fit.model, PyMCModel):  # its own names and dims, also of what a fit calls by another
+            dims = fit.model.dims(name)
+            coords |= {dim: list(fit.model.pymc.coords[dim]) for dim in dims if dim in fit.model.pymc.coords}
+        elif name in variables:
+            continue
+        else:
+            dims = (f"{name}_dim_0",) if name.startswith("group_cholesky") else ("subject",)
+        values = np.array([values[name] for values in free])
+        variables[name] = put(values, *dims[: values.ndim - 1])
     return xr.Dataset(variables, coords=coords)
 
 
@@ -234,7 +240,9 @@ def _declared(fit: Fit, posterior: xr.Dataset) -> NDArray[np.float64]:
     own = {str(name): gaussian.sel(parameter=name).values for name in gaussian["parameter"].values}
     for name, parameter in fit.parameters.items():
         if parameter.shared:
-            x = parameter.to_gaussian(posterior[name].transpose("chain", "draw").values)
+            known = f"{name}_gaussian" in posterior
+            own_space = posterior[f"{name}_gaussian" if known else name].transpose("chain", "draw").values
+            x = own_space if known else parameter.to_gaussian(own_space)
             own[name] = np.broadcast_to(x[..., None], gaussian.shape[:3])
     x = np.stack([own[name] for name in fit.parameters], axis=-1)
     return np.asarray(x.reshape(-1, *x.shape[2:]))
@@ -375,14 +383,14 @@ def _labels_from_text(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign_coords(subject=label_array(labels))
 
 
-def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> Fit:
+def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None = None) -> Fit:
     """Load a fit that `Fit.save` saved, or that is in a saved InferenceData of `Fit.to_inference_data`.
 
     Parameters
     ----------
     path : path
         A netCDF file.
-    model : SubjectModel, optional
+    model : SubjectModel or PyMCModel, optional
         The model that was fitted. A file holds numbers, never code: without the model the fit shows and converts
         itself, but can compute no further likelihood.
 
@@ -408,7 +416,7 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | None = None) -> 
     """
     from em_ppl.result import Fit
 
-    if model is not None and not isinstance(model, SubjectModel):
+    if model is not None and not isinstance(model, SubjectModel | PyMCModel):
         raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
     try:
         idata = compat.read_netcdf(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import NormalRV
 
+from em_ppl.data import label_array
 from em_ppl.design import Design, people_table
-from em_ppl.group import FloatArray, HyperPrior
+from em_ppl.group import FloatArray, Group, HyperPrior
 from em_ppl.joint import JointModel, Terms, find_owners, join
 from em_ppl.model import ModelError
 from em_ppl.parameters import Parameter, Positive, Real, Unit
@@ -35,15 +37,19 @@ Hyper = dict[str, NDArray[Any]]  # values of the hyperparameters, natural space,
 
 
 class Scale(NamedTuple):
-    """How an SD hangs on its hyperparameter h: sd = factor * of(h); and h from sd / factor, on symbols."""
+    """How an SD hangs on its hyperparameter h: sd = factor * of(h); and h from sd / factor, also on symbols."""
 
     of: Callable[[Any], Any]
     back: Callable[[Any], Any]
 
 
+def _log(value: Any) -> Any:
+    return np.log(value) if isinstance(value, float | np.ndarray) else pt.log(value)
+
+
 SCALES = {
     "sd": Scale(lambda h: h, lambda sd: sd),
-    "log sd": Scale(np.exp, pt.log),
+    "log sd": Scale(np.exp, _log),
     "precision": Scale(lambda h: h**-0.5, lambda sd: sd**-2.0),
 }
 
@@ -64,6 +70,8 @@ class Level:
         From hyperparameters to centre and scale, (subject, several) each.
     labels : list of str
         Names of the several parameters.
+    name : str
+        Of x.
     """
 
     variable: Symbol
@@ -71,6 +79,7 @@ class Level:
     shape: tuple[int, ...]
     moments: Callable[[Hyper], tuple[FloatArray, FloatArray]]
     labels: list[str]
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +102,8 @@ class PyMCModel:
         The likelihood, taken apart.
     labels : list
         Of the subjects.
+    levels, roles, shared
+        The subject-level variables, what each hyperparameter is to them, and what the likelihood reads for all.
     """
 
     pymc: pm.Model
@@ -102,6 +113,9 @@ class PyMCModel:
     prior: HyperPrior | None
     terms: Terms
     labels: list[Any]
+    levels: list[Level]
+    roles: Roles
+    shared: list[Symbol]
 
     @property
     def name(self) -> str:
@@ -128,6 +142,84 @@ class PyMCModel:
         """Return the log-likelihood of every subject; `data` is the model's own."""
         observed = {rv.name: np.asarray(self.pymc.rvs_to_values[rv].eval()) for rv in self.pymc.observed_RVs}
         return replace(join(self, self.terms, observed, self.labels), compile_kwargs=dict(compile_kwargs or {}))
+
+    def values(self, group: Group, x: FloatArray) -> dict[str, NDArray[Any]]:
+        """Return the value of every variable of the PyMC model, from a group and subjects in Gaussian space.
+
+        Parameters
+        ----------
+        group : Group
+            A draw, or an estimate.
+        x : ndarray
+            (subject, varying parameter).
+        """
+        found = self.roles.hypers(group)
+        edge = 0
+        for rv in self.shared:
+            size = int(np.size(self.roles.values[rv.name]))
+            own, edge = group.shared[edge : edge + size], edge + size
+            found[rv.name] = self._natural[rv.name](own.reshape(np.shape(self.roles.values[rv.name])))
+        edge = 0
+        for level in self.levels:
+            place = slice(edge, edge + len(level.labels))
+            own, edge = x[:, place], edge + len(level.labels)
+            if level.centred:
+                found[level.variable.name] = own.reshape(level.shape)
+            else:
+                z = (own - group.location[:, place]) / group.sd[0, place]
+                found |= {level.variable.name: z.reshape(level.shape), level.name: own.reshape(level.shape)}
+        return found
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Dims of a variable of the PyMC model, made up where it has none."""
+        own = self.pymc.named_vars_to_dims.get(name)
+        ndim = self.pymc[name].type.ndim
+        return tuple(own) if own is not None else tuple(f"{name}_dim_{k}" for k in range(ndim))
+
+    @cached_property
+    def _natural(self) -> dict[str, Callable[[Any], NDArray[Any]]]:
+        """From PyMC's unconstrained to natural space, of each shared variable."""
+        return {rv.name: _compile_transform(self.pymc, rv, "backward") for rv in self.shared}
+
+    @cached_property
+    def _unconstrained(self) -> dict[str, Callable[[Any], NDArray[Any]]]:
+        """And back."""
+        return {rv.name: _compile_transform(self.pymc, rv, "forward") for rv in self.shared}
+
+    def as_group(self, posterior: xr.Dataset) -> xr.Dataset:
+        """Read draws of the PyMC model as a group and its subjects, with the names of a fit's InferenceData."""
+        names = [*self.roles.values, *(level.variable.name for level in self.levels)]
+        draws = posterior[names].stack(sample=("chain", "draw")).transpose("sample", ...)
+        rows = [self._draw_as_group({n: draws[n].values[i] for n in names}) for i in range(draws.sizes["sample"])]
+        dims = {"group_mean": ("parameter",), "group_sd": ("parameter",), "gaussian": ("subject", "parameter")}
+        dims |= {"group_coefficients": ("coefficient",)} if self.design.has_covariates else {}
+        sizes = posterior.sizes["chain"], posterior.sizes["draw"]
+        varying = self.roles.labels
+        coords: dict[str, Any] = {"chain": posterior["chain"].values, "draw": posterior["draw"].values}
+        coords |= {"parameter": varying, "subject": label_array(self.labels)}
+        coords |= {"coefficient": self.design.labels} if self.design.has_covariates else {}
+        variables = {}
+        for name in rows[0]:
+            values = np.array([row[name] for row in rows])
+            variables[name] = (("chain", "draw", *dims.get(name, ())), values.reshape(*sizes, *values.shape[1:]))
+        return xr.Dataset(variables, coords=coords)
+
+    def _draw_as_group(self, values: Hyper) -> dict[str, Any]:
+        both = [level.moments(values) for level in self.levels]
+        x = []
+        for level, (centre, scale) in zip(self.levels, both, strict=True):
+            own = values[level.variable.name].reshape(centre.shape)
+            x.append(own if level.centred else centre + scale * own)
+        centre, scale = (np.concatenate(parts, axis=1) for parts in zip(*both, strict=True))
+        found = {"group_mean": centre.mean(0), "group_sd": scale[0], "gaussian": np.concatenate(x, axis=1)}
+        if self.design.has_covariates:
+            means = [e for k in range(len(self.roles.labels)) for e in self.roles.coefficients(k)]
+            found["group_coefficients"] = np.array([values[name][index] for name, index in means])
+        for rv in self.shared:
+            own = np.asarray(self._unconstrained[rv.name](values[rv.name]))
+            for index in np.ndindex(own.shape):
+                found[f"{_label((rv.name, index))}_gaussian"] = own[index]
+        return found
 
 
 def from_pymc(model: pm.Model, dim: str = "subject", *, priors: bool = True) -> PyMCModel:
@@ -173,7 +265,7 @@ def from_pymc(model: pm.Model, dim: str = "subject", *, priors: bool = True) -> 
     """
     hypers, levels = _read_levels(model, dim)
     values = _reference(model, hypers)
-    roles = _Roles(hypers, values, levels)
+    roles = Roles(hypers, values, levels)
     shared = [rv for rv in hypers if rv.name not in roles.used]
     labels = list(model.coords.get(dim) or range(levels[0].shape[0]))
     parameters = {label: Real() for level in levels for label in level.labels}
@@ -187,6 +279,9 @@ def from_pymc(model: pm.Model, dim: str = "subject", *, priors: bool = True) -> 
         prior=_hyper_prior(model, hypers, roles, shared) if priors else None,
         terms=_terms(model, levels, shared, values),
         labels=labels,
+        levels=levels,
+        roles=roles,
+        shared=shared,
     )
 
 
@@ -245,9 +340,9 @@ def _read_level(
             centre, scale = function(hyper)
             return centre.reshape(shape[0], -1), scale.reshape(shape[0], -1)
 
-        return Level(rv, True, shape, moments, [f"{rv.name}{c}" for c in columns])
+        return Level(rv, True, shape, moments, [f"{rv.name}{c}" for c in columns], rv.name)
     named, of_z = _scaled(model, rv, hypers, shape)
-    return Level(rv, False, shape, of_z, [f"{named}{c}" for c in columns])
+    return Level(rv, False, shape, of_z, [f"{named}{c}" for c in columns], named)
 
 
 def _function_of(inputs: list[Symbol], outputs: Iterable[Symbol]) -> Callable[[Hyper], list[FloatArray]]:
@@ -317,12 +412,11 @@ def _reference(model: pm.Model, hypers: list[Symbol]) -> Hyper:
     for rv in hypers:
         value = model.rvs_to_values[rv]
         at = point[value.name] + generator.uniform(0.1, 0.4, np.shape(point[value.name]))
-        transform = model.rvs_to_transforms[rv]
-        values[rv.name] = at if transform is None else transform.backward(pt.constant(at), *rv.owner.inputs).eval()
+        values[rv.name] = np.asarray(_compile_transform(model, rv, "backward")(at))
     return values
 
 
-class _Roles:
+class Roles:
     """Which hyperparameter moves the mean of which parameter, and which is whose SD."""
 
     def __init__(self, hypers: list[Symbol], values: Hyper, levels: list[Level]) -> None:
@@ -346,7 +440,7 @@ class _Roles:
             if elements.count(e) > 1:
                 raise ModelError(f"hyperparameter {_label(e)} is the SD of several parameters; EM wants one each.")
         self.used = {name for name, _ in [*self.location, *elements]}
-        self.shapes = {name: np.shape(value) for name, value in values.items()}
+        self.values = values
 
     def _moments(self, values: Hyper) -> tuple[FloatArray, FloatArray]:
         both = [level.moments(values) for level in self.levels]
@@ -394,6 +488,17 @@ class _Roles:
     def coefficients(self, k: int) -> list[Any]:
         """Hyperparameters of the mean of parameter k, in order."""
         return [e for e, move in self.location.items() if np.abs(move[:, k]).max() > 1e-9]
+
+    def hypers(self, group: Group) -> dict[str, NDArray[Any]]:
+        """Return the hyperparameters of a group, by name, as arrays."""
+        means = [e for k in range(len(self.labels)) for e in self.coefficients(k)]
+        entries = dict(zip(means, group.coefficients, strict=True))
+        for sd, (e, kind, factor) in zip(group.sd[0], self.scale.values(), strict=True):
+            entries[e] = kind.back(float(sd) / factor)
+        found = {name: np.empty(np.shape(self.values[name])) for name in self.used}
+        for (name, index), value in entries.items():
+            found[name][index] = value
+        return found
 
     def design(self, labels: list[Any]) -> Design:
         """Make the regression of the means."""
@@ -450,7 +555,7 @@ def _terms(model: pm.Model, levels: list[Level], shared: list[Symbol], values: H
         for rv in model.free_RVs:
             value = model.rvs_to_values[rv]
             if value not in places:  # a mean or an SD, which the likelihood should read through x alone
-                places[value] = pt.constant(_unconstrained(model, rv, hyper[rv.name]))
+                places[value] = pt.constant(_compile_transform(model, rv, "forward")(hyper[rv.name]))
         return graph_replace(log_likelihood, places, strict=False)
 
     terms, others = at(values), at({name: 1.25 * value for name, value in values.items()})
@@ -485,13 +590,14 @@ def _shared(model: pm.Model, shared: list[Symbol], own: Symbol, sizes: list[int]
     return places
 
 
-def _unconstrained(model: pm.Model, rv: Symbol, natural: Any) -> NDArray[Any]:
-    transform = model.rvs_to_transforms[rv]
-    value = pt.constant(natural)
-    return np.asarray((value if transform is None else transform.forward(value, *rv.owner.inputs)).eval())
+def _compile_transform(model: pm.Model, rv: Symbol, direction: str) -> Callable[[Any], NDArray[Any]]:
+    """Compile the way from natural to PyMC's unconstrained space ("forward") or back."""
+    value, transform = rv.type(), model.rvs_to_transforms[rv]
+    there = value if transform is None else getattr(transform, direction)(value, *rv.owner.inputs)
+    return pytensor.function([value], there, mode="FAST_COMPILE", on_unused_input="ignore")
 
 
-def _hyper_prior(model: pm.Model, hypers: list[Symbol], roles: _Roles, shared: list[Symbol]) -> HyperPrior:
+def _hyper_prior(model: pm.Model, hypers: list[Symbol], roles: Roles, shared: list[Symbol]) -> HyperPrior:
     """Write the log density of the hyperparameters as a function of the group's free numbers."""
     if not hypers:
         raise ModelError("the model has no hyperparameter: there is no group to estimate.")
@@ -503,7 +609,7 @@ def _hyper_prior(model: pm.Model, hypers: list[Symbol], roles: _Roles, shared: l
     edge = len(means) + len(sds)
     places = {}
     for rv in hypers:
-        value, shape = model.rvs_to_values[rv], roles.shapes[rv.name]
+        value, shape = model.rvs_to_values[rv], np.shape(roles.values[rv.name])
         size = int(np.prod(shape))
         if rv in shared:
             places[value], edge = vector[edge : edge + size].reshape(shape), edge + size

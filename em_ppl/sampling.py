@@ -21,6 +21,7 @@ from em_ppl.group import COLLAPSED, FloatArray, Group
 from em_ppl.hierarchy import Priors, build_hierarchy, free_values, well_known
 from em_ppl.inference_data import draw_groups, draw_subjects, log_likelihood_of
 from em_ppl.progress import Progress
+from em_ppl.pymc_models import PyMCModel
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -33,6 +34,10 @@ OF_NUTS = ("target_accept", "max_treedepth", "step_scale", "Emax")  # keywords o
 
 def hierarchical_model(fit: Fit, priors: Priors | None, centred: bool | Collection[str] | None) -> pm.Model:
     """See `Fit.hierarchical_model`."""
+    if isinstance(fit.model, PyMCModel):
+        if priors is not None or centred is not None:
+            raise ValueError("the model of em.from_pymc is as it is: change priors and parametrisation there.")
+        return fit.model.pymc
     group = fit.group.plain.model
     chosen = well_known(fit) if centred is None else centred
     return build_hierarchy(fit.compiled, fit.group.design, group.structure, group.distribution, priors, chosen)
@@ -71,6 +76,8 @@ def sample(
     if log_likelihood:
         posterior = compat.read_group(idata, "posterior")
         assert posterior is not None
+        if isinstance(fit.model, PyMCModel):
+            posterior = fit.model.as_group(posterior)
         with Progress(show=progressbar) as progress:
             idata = compat.add_group(idata, "log_likelihood", log_likelihood_of(fit, posterior, progress))
     return idata
@@ -82,6 +89,8 @@ def _describe(fit: Fit, model: pm.Model) -> str:
         kind: [name for name in fit.group.varying if f"{name}_{ending}" in free]
         for kind, ending in (("centred", "gaussian"), ("non-centred", "offset"))
     }
+    if isinstance(fit.model, PyMCModel):
+        return "NUTS begins at draws of the fit and on its scales."
     chosen = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
     return f"NUTS begins at draws of the fit and on its scales. {chosen[0].upper()}{chosen[1:]}."
 
