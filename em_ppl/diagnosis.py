@@ -18,7 +18,7 @@ import pandas as pd
 from em_ppl.e_step import Posteriors, integrate
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.evidence import UNRELIABLE, settle
-from em_ppl.group import FloatArray, Group
+from em_ppl.group import FloatArray, Group, HyperPrior
 from em_ppl.m_step import prior_score, scores
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _averaging(fit: Fit, se: pd.Series) -> pd.Series:
     """
     model = fit.group.plain.model
     above = pd.Series(0.0, index=se.index)
+    if isinstance(model.prior, HyperPrior):  # what was maximised counts the prior of the log already
+        return above
     logs = [name for name in se.index if name.startswith("log group_sd")]
     sd = fit.group.plain.sd
     falls = (sd / model.spread[model.varying]) ** 2
