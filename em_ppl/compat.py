@@ -69,13 +69,18 @@ def read_netcdf(path: str | os.PathLike[str]) -> Any:
 
 def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:
     """Draw ArviZ's forest of several models, and return its matplotlib figure."""
+    from matplotlib import pyplot
+
     if IS_TREE:
         plot = az.plot_forest(dict(models), var_names=var_names, combined=True, backend="matplotlib")
         plot.add_legend("model")
-        return plot.viz["figure"].item()
-    axes = az.plot_forest(list(models.values()), model_names=list(models), var_names=var_names, combined=True)
-    axes[0].figure.set_layout_engine("tight")
-    return axes[0].figure
+        figure = plot.viz["figure"].item()
+    else:
+        axes = az.plot_forest(list(models.values()), model_names=list(models), var_names=var_names, combined=True)
+        figure = axes[0].figure
+        figure.set_layout_engine("tight")
+    pyplot.close(figure)  # a notebook shows what is returned; pyplot would show it a second time
+    return figure
 
 
 def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -392,6 +392,7 @@ class Fit:
         chains: int = 4,
         priors: Mapping[str, Any] | None = None,
         centred: bool | Collection[str] | None = None,
+        target_accept: float = 0.85,
         random_seed: int | None = None,
         nuts_sampler: str = "pymc",
         log_likelihood: bool = True,
@@ -405,8 +406,8 @@ class Fit:
 
         Parameters
         ----------
-        draws, tune, chains, random_seed, progressbar
-            As in `pymc.sample`. The seed is the fit's own, if left out.
+        draws, tune, chains, target_accept, random_seed, progressbar
+            As in `pymc.sample`, whose defaults are 1000 tuning steps and 0.8. The seed is the fit's own, if left out.
         priors, centred
             As for `hierarchical_model`.
         nuts_sampler : {"pymc", "nutpie", "numpyro", "blackjax"}
@@ -414,7 +415,7 @@ class Fit:
         log_likelihood : bool
             Whether to add the log-likelihood of every response and draw, for ``az.loo``.
         **kwargs
-            Passed on to `pymc.sample`, such as ``target_accept=0.95`` or ``cores=2``.
+            Passed on to `pymc.sample`, such as ``cores=2``.
 
         Returns
         -------
@@ -437,6 +438,7 @@ class Fit:
             chains=chains,
             priors=priors,
             centred=centred,
+            target_accept=target_accept,
             random_seed=random_seed,
             nuts_sampler=nuts_sampler,
             log_likelihood=log_likelihood,

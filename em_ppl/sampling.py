@@ -26,10 +26,9 @@ from em_ppl.pymc_models import PyMCModel
 if TYPE_CHECKING:
     from em_ppl.result import Fit
 
-WARM_TUNE = 500  # tuning steps, where PyMC takes 1000
 SCALE_DRAWS = 400  # of the fit, that tell NUTS its scales
 SCALE_WEIGHT = 50  # draws of the sampler that these count as
-OF_NUTS = ("target_accept", "max_treedepth", "step_scale", "Emax")  # keywords of `pymc.sample` that go to its NUTS
+OF_NUTS = ("max_treedepth", "step_scale", "Emax")  # keywords of `pymc.sample` that go to its NUTS
 
 
 def hierarchical_model(fit: Fit, priors: Priors | None, centred: bool | Collection[str] | None) -> pm.Model:
@@ -48,6 +47,7 @@ def sample(
     *,
     priors: Priors | None,
     centred: bool | Collection[str] | None,
+    target_accept: float,
     tune: int,
     chains: int,
     random_seed: int | None,
@@ -63,15 +63,14 @@ def sample(
     seed = fit.settings["random_seed"] if random_seed is None else random_seed
     points = _points(fit, model, chains + SCALE_DRAWS, np.random.default_rng(seed))
     kwargs |= {"tune": tune, "chains": chains, "random_seed": seed, "progressbar": progressbar}
+    own = {"target_accept": target_accept} | {name: kwargs.pop(name) for name in OF_NUTS if name in kwargs}
+    own |= kwargs.pop("nuts", {})
     with model:
         if nuts_sampler == "pymc":
-            own = {name: kwargs.pop(name) for name in OF_NUTS if name in kwargs} | kwargs.pop("nuts", {})
             kwargs["step"] = pm.NUTS(potential=_potential(model, points[chains:], tune, seed), **own)
-            kwargs["initvals"] = points[:chains]
-        elif nuts_sampler == "nutpie":
-            kwargs["initvals"] = points[0]
         else:
-            kwargs["initvals"] = points[:chains]
+            kwargs["nuts"] = own
+        kwargs["initvals"] = points[0] if nuts_sampler == "nutpie" else points[:chains]
         idata = pm.sample(nuts_sampler=nuts_sampler, **kwargs)
     if log_likelihood:
         posterior = compat.read_group(idata, "posterior")

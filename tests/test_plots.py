@@ -38,6 +38,18 @@ def posterior(learner_fits):
     return learner_fits["laplace"].to_inference_data(draws=300, chains=2, log_likelihood=False)
 
 
+def test_a_notebook_shows_a_picture_once(learner_fits, posterior):
+    """Without pyplot, and ArviZ's as well, which pyplot no longer holds."""
+    from matplotlib import pyplot
+
+    for figure in (
+        em.plot_convergence(learner_fits["corrected"]),
+        em.plot_forest(learner_fits["corrected"], posterior),
+    ):
+        assert figure._repr_png_().startswith(b"\x89PNG")
+        assert figure not in map(pyplot.figure, pyplot.get_fignums())
+
+
 def test_convergence_is_the_history(learner_fits):
     fit = learner_fits["corrected"]
     left, right = em.plot_convergence(fit).axes
@@ -90,7 +102,6 @@ def test_a_subjects_ellipse_is_its_normal_approximation(learner_fits, posterior)
         em.plot_posterior(fit, other, subject=4)
 
 
-@pytest.mark.filterwarnings("ignore:.*figure layout has changed:UserWarning")
 def test_a_forest_has_both(learner_fits, posterior):
     figure = em.plot_forest(learner_fits["corrected"], posterior, var_names=["group_mean", "alpha"])
     assert figure.get_supxlabel() == "Gaussian space; natural space: alpha"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from em_ppl.plots.style import EM, tidy
+from em_ppl.plots.style import EM, shown, tidy
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -46,4 +46,4 @@ def plot_convergence(fit: Fit) -> Any:
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    return figure
+    return shown(figure)

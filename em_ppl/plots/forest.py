@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from em_ppl import compat
+from em_ppl.plots.style import shown
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -54,4 +55,4 @@ def plot_forest(fit: Fit, nuts: Any, *, var_names: Sequence[str] = ("group_mean"
         own = [name for name, is_natural in zip(var_names, natural, strict=True) if is_natural]
         spaces = f"Gaussian space; natural space: {', '.join(own)}"
     figure.supxlabel(spaces, fontsize=9)
-    return figure
+    return shown(figure)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from em_ppl import compat
 from em_ppl.data import label_text
-from em_ppl.plots.style import EM, NUTS, legend_above, tidy
+from em_ppl.plots.style import EM, NUTS, legend_above, shown, tidy
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -80,7 +80,7 @@ def plot_posterior(fit: Fit, nuts: Any, *, subject: Hashable, probability: float
             tidy(axes)
     panels[0][0].set_title(f"subject {label_text(subject)}", fontsize=10, loc="left")
     legend_above(figure)
-    return figure
+    return shown(figure)
 
 
 def _draw_density(axes: Any, draws: Any, mean: float, sd: float, label: str | None) -> None:

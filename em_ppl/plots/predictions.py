@@ -10,7 +10,7 @@ import pymc as pm
 from numpy.typing import NDArray
 
 from em_ppl import compat
-from em_ppl.plots.style import EM, legend_above, tidy
+from em_ppl.plots.style import EM, legend_above, shown, tidy
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -70,7 +70,7 @@ def plot_predictions(
         _by_trial(row[0], label, given, drawn, probability)
         _by_subject(row[1], label, given, drawn, probability)
     legend_above(figure)
-    return figure
+    return shown(figure)
 
 
 def _responses(fit: Fit, idata: Any, name: str, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

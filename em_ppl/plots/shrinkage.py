@@ -70,7 +70,7 @@ def plot_shrinkage(fit: Fit, nuts: Any = None) -> Any:
         axes.set(xlim=(-0.3, len(stages) - 0.7), ylabel=f"{name}, Gaussian space")
         tidy(axes)
     legend_above(figure)
-    return figure
+    return shown(figure)
 
 
 def alone(fit: Fit) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from em_ppl.plots.style import EM, GROUP, legend_above, tidy
+from em_ppl.plots.style import EM, GROUP, legend_above, shown, tidy
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -73,4 +73,4 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
             axes.set_yticklabels([])
         tidy(axes)
     legend_above(figure)
-    return figure
+    return shown(figure)
