@@ -6,6 +6,7 @@ parameters in Gaussian space, SDs as logs, correlations on Fisher's scale, subje
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -129,9 +130,12 @@ def agreement(em: Any, nuts: Any) -> Agreement:
             for (name, a), (_, b) in zip(_group_quantities(ours), _group_quantities(theirs), strict=True)
         }
     ).T
-    group["verdict"] = [_verdict(str(name), row, estimator) for name, row in group.iterrows()]
     by_subject = _compare_subjects(ours["gaussian"], theirs["gaussian"])
-    return Agreement(group, _summarise(by_subject, ours, theirs, estimator), by_subject, estimator)
+    subjects = _summarise(by_subject, ours, theirs)
+    helps = _exact_would_help(idata)
+    for table in (group, subjects):
+        table["verdict"] = [_verdict(str(name), row, estimator, helps) for name, row in table.iterrows()]
+    return Agreement(group, subjects, by_subject, estimator)
 
 
 def _posterior(idata: Any, which: str) -> xr.Dataset:
@@ -213,7 +217,14 @@ def _compare_subjects(ours: xr.DataArray, theirs: xr.DataArray) -> xr.Dataset:
     )
 
 
-def _summarise(table: xr.Dataset, ours: xr.Dataset, theirs: xr.Dataset, estimator: str) -> pd.DataFrame:
+def _exact_would_help(idata: Any) -> bool:
+    """Whether exact EM would move the group by more than agreement allows, as far as the fit knows."""
+    ours = json.loads(getattr(idata, "attrs", {}).get("em_ppl", "{}"))
+    distances = ours.get("settings", {}).get("distance_to_exact", {}).values()
+    return any(abs(distance) > LARGEST_SHIFT for distance in distances)
+
+
+def _summarise(table: xr.Dataset, ours: xr.Dataset, theirs: xr.Dataset) -> pd.DataFrame:
     rows = {}
     for name in table["parameter"].values:
         own = table.sel(parameter=name)
@@ -229,27 +240,26 @@ def _summarise(table: xr.Dataset, ours: xr.Dataset, theirs: xr.Dataset, estimato
             "r_hat": float(own["r_hat"].max()),
             "ess": float(own["ess"].min()),
         }
-    subjects = pd.DataFrame.from_dict(rows, orient="index")
-    subjects["verdict"] = [_verdict(str(name), row, estimator) for name, row in subjects.iterrows()]
-    return subjects
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _verdict(name: str, row: pd.Series, estimator: str) -> str:
+def _verdict(name: str, row: pd.Series, estimator: str, exact_would_help: bool) -> str:
     """Say in words what the numbers mean, and what to do."""
     if not (row["r_hat"] <= LARGEST_R_HAT and row["ess"] >= FEWEST_DRAWS):
         return f"no verdict: NUTS has not converged (R-hat {row['r_hat']:.2f}, ESS {row['ess']:.0f}); draw more"
-    of_subjects, found = name.startswith("gaussian["), []
+    found = []
     if abs(row["shift"]) > LARGEST_SHIFT:
-        where = "off" if of_subjects else "too low" if row["shift"] < 0 else "too high"
-        shrinks = name.startswith("log group_sd") and row["shift"] < 0
-        found.append("MAP shrinks too much" if shrinks and estimator == "laplace" else f"EM is {where}")
+        shrinks = name.startswith("log group_sd") and row["shift"] < 0 and estimator == "laplace"
+        where = "off" if name.startswith("gaussian[") else "too low" if row["shift"] < 0 else "too high"
+        found.append("shrinks too much" if shrinks else f"is {where}")
     if row["sd_ratio"] < SD_RATIOS[0]:
-        found.append("EM is too sure")
+        found.append("is too sure")
     elif row["sd_ratio"] > SD_RATIOS[1]:
-        found.append("EM is too unsure")
+        found.append("is too unsure")
     if not found:
         return HOLDS
-    return f"{' and '.join(found)}: use NUTS" + ("" if estimator == "exact" else ' or estimator="exact"')
+    who = "MAP" if found[0] == "shrinks too much" else "EM"
+    return f"{who} {' and '.join(found)}: use NUTS" + (' or estimator="exact"' if exact_would_help else "")
 
 
 def _digits(value: float) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
-from em_ppl.compiled import CompiledModel
+from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
@@ -162,14 +162,15 @@ def fit(
         _check_group_is_the_models(data, covariance, covariates, covariance_by, distribution)
         design, chosen = model.design, prior or model.prior
     else:
-        if data is None:
-            raise TypeError("em.fit needs data: em.from_dataframe(...) or em.from_subjects(...).")
         design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
     _check_prior(design, prior)
     started = time.perf_counter()
     with Progress(show=progressbar) as progress:
         progress.say("compiling the likelihood and its gradient")
-        compiled = model.compile(data, compile_kwargs=compile_kwargs)  # type: ignore[arg-type]
+        if isinstance(model, PyMCModel):
+            compiled: CompiledModel = model.compile(compile_kwargs=compile_kwargs)
+        else:
+            compiled = compile_model(model, check_dataset(data), compile_kwargs=compile_kwargs)
         compiled.compile(value_alone=scheme.estimator == "exact" and len(varying) == len(model.parameters))
         compiled_at = time.perf_counter()
         progress.say("looking for a place to start")

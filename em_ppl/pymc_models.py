@@ -261,7 +261,7 @@ def from_pymc(model: pm.Model, dim: str = "subject", *, priors: bool = True) -> 
     <the PyMC model, 8 subjects along 'school'; means: theta ~ 1>
     >>> fit = em.fit(eight, progressbar=False)
     >>> float(fit.group.sd[0].round(2))  # tau, where pm.find_MAP ends at 0
-    2.8
+    3.63
     """
     hypers, levels = _read_levels(model, dim)
     values = _reference(model, hypers)

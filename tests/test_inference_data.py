@@ -62,6 +62,8 @@ def test_groups_dims_and_coords(learner_idata, learners):
         "posterior": {
             "alpha": ("chain", "draw", "subject"),
             "beta": ("chain", "draw", "subject"),
+            "alpha_gaussian": ("chain", "draw", "subject"),  # free in the hierarchical model, both centred
+            "beta_gaussian": ("chain", "draw", "subject"),
             "gaussian": ("chain", "draw", "subject", "parameter"),
             "group_mean": ("chain", "draw", "parameter"),
             "group_sd": ("chain", "draw", "parameter"),

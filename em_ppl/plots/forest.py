@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from em_ppl import compat
 from em_ppl.plots.style import shown
+from em_ppl.pymc_models import PyMCModel
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -49,6 +50,8 @@ def plot_forest(fit: Fit, nuts: Any, *, var_names: Sequence[str] = ("group_mean"
         if posterior is None or name not in posterior or name not in theirs:
             raise ValueError(f"no variable {name!r} in both; nuts has {', '.join(map(str, theirs))}.")
     figure = compat.plot_forest({"EM": ours, "NUTS": nuts}, list(var_names))
+    if isinstance(fit.model, PyMCModel):
+        return shown(figure)
     natural = [name in fit.parameters or name == "group_median" for name in var_names]
     spaces = "natural space" if all(natural) else "Gaussian space"
     if any(natural) and not all(natural):

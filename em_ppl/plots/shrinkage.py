@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from em_ppl import compat
 from em_ppl.modes import minimise
-from em_ppl.plots.style import ALONE, EM, GROUP, NUTS, legend_above, tidy
+from em_ppl.plots.style import ALONE, EM, GROUP, NUTS, legend_above, shown, tidy
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -57,15 +57,15 @@ def plot_shrinkage(fit: Fit, nuts: Any = None) -> Any:
     for k, (name, axes) in enumerate(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True)):
         centre = group.location[:, k].mean()
         values = np.array([stage[:, k] for stage in stages.values()])
-        shown = np.clip(values, centre - FARTHEST * sd[k], centre + FARTHEST * sd[k])
+        within = np.clip(values, centre - FARTHEST * sd[k], centre + FARTHEST * sd[k])
         axes.axhspan(centre - sd[k], centre + sd[k], color=GROUP, alpha=0.12, lw=0, label="group SD")
         axes.axhline(centre, color=GROUP, lw=1, label="group mean")
-        axes.plot(places, shown, "-", color=ALONE, lw=0.6, alpha=0.6)
+        axes.plot(places, within, "-", color=ALONE, lw=0.6, alpha=0.6)
         for place, color in zip(places, (ALONE, EM, NUTS), strict=False):
-            inside = shown[place] == values[place]
-            axes.plot(np.full(inside.sum(), place), shown[place][inside], "o", color=color, ms=3.5, mew=0)
-            for beyond, marker in ((values[place] > shown[place], "^"), (values[place] < shown[place], "v")):
-                axes.plot(np.full(beyond.sum(), place), shown[place][beyond], marker, color=color, ms=5, mew=0)
+            inside = within[place] == values[place]
+            axes.plot(np.full(inside.sum(), place), within[place][inside], "o", color=color, ms=3.5, mew=0)
+            for beyond, marker in ((values[place] > within[place], "^"), (values[place] < within[place], "v")):
+                axes.plot(np.full(beyond.sum(), place), within[place][beyond], marker, color=color, ms=5, mew=0)
         axes.set_xticks(places, list(stages))
         axes.set(xlim=(-0.3, len(stages) - 0.7), ylabel=f"{name}, Gaussian space")
         tidy(axes)
