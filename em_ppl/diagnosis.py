@@ -2,8 +2,8 @@
 
 One step of exact EM from where the fit ended shows what its approximation of the subjects' posteriors cost: integrated
 posteriors give the score of the marginal likelihood, a Newton step the group that it would like better, and posteriors
-integrated under that group the subjects. What is left is that EM maximises and NUTS averages: the mean of a log SD's
-posterior lies above its mode.
+integrated under that group the subjects. What is left is that EM maximises and NUTS averages, which matters for the
+SDs: their posterior is integrated on a grid.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from em_ppl.e_step import Posteriors, integrate
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.evidence import UNRELIABLE, settle
 from em_ppl.group import FloatArray, Group, HyperPrior
+from em_ppl.hierarchy import UNDECLARED
 from em_ppl.m_step import prior_score, scores
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis"]
 
-LARGEST_SHIFT = 0.25  # posterior SDs, as of `em_ppl.agreement`
-HARDLY_KNOWN = 0.5  # standard error of a log SD: then its posterior is skewed, and depends on the prior
+LARGEST_SHIFT, SD_RATIOS = 0.25, (0.8, 1.25)  # as of `em_ppl.agreement`
+GRID = np.linspace(-9.0, 3.0, 601)  # of a log SD, around its estimate
 LONGEST_STEP = 3.0  # standard errors that a Newton step is trusted for
 HOLDS = "should hold"
 
@@ -40,7 +41,8 @@ class Diagnosis:
     ----------
     group : DataFrame
         One row for each number of the group, on the scale of `em_ppl.agreement`: the ``estimate``, its standard error
-        ``se``, the ``shift`` that is to be expected of EM against NUTS, in posterior SDs, and a ``forecast``.
+        ``se``, the ``shift`` that is to be expected of EM against NUTS, in posterior SDs, and ``sd_ratio``, its SD over
+        NUTS's (1, where nothing else is known); a ``forecast`` in words.
     subjects : DataFrame
         One row for each parameter: ``known``, the share of the group's variance that trials resolve; root mean square
         ``shift`` of the subjects' means to be expected; ``forecast``.
@@ -74,8 +76,11 @@ def diagnose(fit: Fit) -> Diagnosis:
     better = _newton_step(fit, group, here)
     there = _integrated(fit, better, here.mean)
     table = fit.group.quantities()
-    shift = (table["estimate"] - fit.group.quantities(better)["estimate"]) / table["se"]
-    table["shift"] = shift - _averaging(fit, table["se"])
+    averaged = _log_sds(fit, here).reindex(table.index)
+    sd = averaged["sd"].fillna(table["se"])
+    moved = table["estimate"] - fit.group.quantities(better)["estimate"]
+    table["shift"] = ((moved - averaged["above"].fillna(0.0)) / sd).where(np.isfinite(table["se"]))
+    table["sd_ratio"] = table["se"] / sd
     table["forecast"] = [_forecast(str(name), row) for name, row in table.iterrows()]
     return Diagnosis(table, _subjects(fit, there), _notes(fit, here))
 
@@ -96,38 +101,84 @@ def _newton_step(fit: Fit, group: Group, posteriors: Posteriors) -> Group:
     return group.from_vector(group.to_vector() + step * min(1.0, LONGEST_STEP / max(longest, 1e-300)))
 
 
-def _averaging(fit: Fit, se: pd.Series) -> pd.Series:
-    """How far the posterior mean of a log SD lies above its most likely value, in posterior SDs; 0 for all else.
+def _log_sds(fit: Fit, posteriors: Posteriors) -> pd.DataFrame:
+    """Posterior of each log SD under NUTS's priors: mean above its most likely value, and SD.
 
-    A prior that is flat in the SD grows with its log, which moves the mean by se^2 (less what a HalfNormal falls); the
-    uncertainty of K coefficients of the mean, which the likelihood's maximum leaves out, by K / 2 N.
+    Each subject's trials are summarised by a Normal likelihood, as in `Fit.to_inference_data`; one parameter at a time,
+    the mean is then integrated out by hand, and the log SD on a grid.
     """
-    model = fit.group.plain.model
-    above = pd.Series(0.0, index=se.index)
-    if isinstance(model.prior, HyperPrior):  # what was maximised counts the prior of the log already
-        return above
-    logs = [name for name in se.index if name.startswith("log group_sd")]
-    sd = fit.group.plain.sd
-    falls = (sd / model.spread[model.varying]) ** 2
-    share = np.bincount(model.belongs_to, minlength=sd.shape[1]) / (2 * model.members.sum(1)[:, None])
-    above[logs] = se[logs] * np.maximum(1 - falls, 0.0).ravel() + share.ravel() / se[logs]
-    return above
+    group, model = fit.group.plain, fit.group.plain.model
+    variance = np.diagonal(posteriors.covariance, axis1=1, axis2=2)
+    prior = group.sd[model.level] ** 2
+    noise = 1 / np.maximum(1 / variance - 1 / prior, 1e-6 / prior)  # of each subject's own estimate
+    centre = noise * (posteriors.mean / variance - group.location / prior)
+    rows = {}
+    for level, label in enumerate([f"{value}, " for value in fit.group.design.levels] or [""]):
+        own = model.level == level
+        for k, name in enumerate(fit.group.varying):
+            grid = np.log(group.sd[level, k]) + GRID
+            columns = _basis(model.design[own, k][:, model.belongs_to == k])
+            of_sd, of_mean = _log_likelihood_of_sd(centre[own, k], noise[own, k], columns, np.exp(2 * grid))
+            weight = of_sd + of_mean + _log_prior(fit, k, grid)
+            p = np.exp(weight - weight.max())
+            p /= p.sum()
+            mean = p @ grid
+            maximised = weight if isinstance(model.prior, HyperPrior) else of_sd
+            above = mean - _peak(grid, maximised)
+            rows[f"log group_sd[{label}{name}]"] = {"above": above, "sd": np.sqrt(p @ (grid - mean) ** 2)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _basis(columns: FloatArray) -> FloatArray:
+    """Orthonormal columns that span the same: within a class of people some may be 0, or the same."""
+    left, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return np.asarray(left[:, values > 1e-9 * values.max(initial=0.0)])
+
+
+def _peak(grid: FloatArray, values: FloatArray) -> float:
+    """Where a curve on a grid is highest, by a parabola through three points."""
+    i = int(np.clip(values.argmax(), 1, len(grid) - 2))
+    below, at, above = values[i - 1 : i + 2]
+    bend = below - 2 * at + above
+    return float(grid[i] + (0.5 * (below - above) / bend * (grid[1] - grid[0]) if bend < 0 else 0.0))
+
+
+def _log_likelihood_of_sd(
+    centre: FloatArray, noise: FloatArray, columns: FloatArray, variances: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Log likelihood of group variances, coefficients at their best; and what integrating these adds."""
+    total = noise + variances[:, None]  # (variance, subject)
+    information = np.einsum("nk,vn,nl->vkl", columns, 1 / total, columns)
+    pulled = np.einsum("nk,vn,n->vk", columns, 1 / total, centre)
+    best = np.linalg.solve(information, pulled[:, :, None])[:, :, 0]
+    residual = centre - best @ columns.T
+    return -0.5 * (np.log(total) + residual**2 / total).sum(1), -0.5 * np.linalg.slogdet(information)[1]
+
+
+def _log_prior(fit: Fit, k: int, log_sd: FloatArray) -> FloatArray:
+    """Log density of a log SD before there are data: that of its HalfNormal, or the PyMC model's own."""
+    group, model = fit.group.plain, fit.group.plain.model
+    if isinstance(model.prior, HyperPrior):
+        vector, place = group.to_vector(), len(group.coefficients) + k
+        at = np.arange(len(vector)) == place
+        return np.array([model.prior.log_density(np.where(at, x, vector)) for x in log_sd])
+    spread = model.spread[model.varying][k]
+    scale = spread if np.isfinite(spread) else UNDECLARED * model.unit[model.varying][k]
+    return np.asarray(log_sd - 0.5 * np.exp(2 * log_sd) / scale**2)
 
 
 def _forecast(name: str, row: pd.Series) -> str:
     if not np.isfinite(row["se"]):
-        return "doubtful: the data do not determine it" + (
-            ", an SD that has gone to 0" if name.startswith("log group_sd") else ""
-        )
-    if name.startswith("log group_sd") and row["se"] > HARDLY_KNOWN:
-        return "doubtful: hardly known, so that NUTS will say what the prior says"
-    return _of_shift(row["shift"])
-
-
-def _of_shift(shift: float) -> str:
-    if not abs(shift) > LARGEST_SHIFT:
-        return HOLDS
-    return f"doubtful: about {abs(shift):.1f} SDs too {'low' if shift < 0 else 'high'}"
+        collapsed = name.startswith("log group_sd")
+        return f"doubtful: {'an SD that has gone to 0' if collapsed else 'the data do not determine it'}"
+    found = []
+    if abs(row["shift"]) > LARGEST_SHIFT:
+        found.append(f"about {abs(row['shift']):.1f} SDs too {'low' if row['shift'] < 0 else 'high'}")
+    if row["sd_ratio"] < SD_RATIOS[0]:
+        found.append("too sure")
+    elif row["sd_ratio"] > SD_RATIOS[1]:
+        found.append("too unsure")
+    return f"doubtful: {' and '.join(found)}" if found else HOLDS
 
 
 def _subjects(fit: Fit, exact: Posteriors) -> pd.DataFrame:

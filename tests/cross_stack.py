@@ -1,7 +1,7 @@
 """InferenceData that one stack writes and the other reads; run by .ci/run, once on each.
 
-    python tests/cross_stack.py write FOLDER
-    python tests/cross_stack.py read FOLDER
+python tests/cross_stack.py write FOLDER
+python tests/cross_stack.py read FOLDER
 """
 
 import sys

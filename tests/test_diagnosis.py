@@ -7,19 +7,16 @@ from scipy import stats
 
 import em_ppl as em
 
-MEANS, LOG_SDS = np.linspace(-0.8, 1.8, 31), np.linspace(-2.0, 1.2, 33)
 
-
-@pytest.fixture(scope="module")
-def posterior(few_trials):
+def posterior_of(successes, means, log_sds):
     """Mean and SD of the group mean, of the log SD and of every subject, under the documented priors."""
     rows, moments = [], []
-    for mean in MEANS:
-        for log_sd in LOG_SDS:
+    for mean in means:
+        for log_sd in log_sds:
             density = stats.norm(mean, np.exp(log_sd)).logpdf
             prior = stats.norm(0, 1.5).logpdf(mean) + stats.halfnorm(scale=1.5).logpdf(np.exp(log_sd)) + log_sd
-            rows.append((mean, log_sd, prior + few_trials.log_evidence(density).sum()))
-            moments.append(few_trials.posterior_moments(density))
+            rows.append((mean, log_sd, prior + successes.log_evidence(density).sum()))
+            moments.append(successes.posterior_moments(density))
     mean, log_sd, log_p = np.array(rows).T
     p = np.exp(log_p - log_p.max())
     p /= p.sum()
@@ -30,6 +27,11 @@ def posterior(few_trials):
     return centre, np.sqrt(variance)
 
 
+@pytest.fixture(scope="module")
+def posterior(few_trials):
+    return posterior_of(few_trials, np.linspace(-0.8, 1.8, 31), np.linspace(-2.0, 1.2, 33))
+
+
 @pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
 @pytest.mark.parametrize("estimator", ["laplace", "corrected", "exact"])
 def test_shifts_are_forecast(estimator, few_trials, posterior):
@@ -37,12 +39,27 @@ def test_shifts_are_forecast(estimator, few_trials, posterior):
     found = fit.diagnose()
     centre, sd = posterior
     truth = (found.group["estimate"].to_numpy() - centre[:2]) / sd[:2]
-    np.testing.assert_allclose(found.group["shift"], truth, atol=0.2)
+    np.testing.assert_allclose(found.group["shift"], truth, atol=0.15)
+    np.testing.assert_allclose(found.group["sd_ratio"], found.group["se"] / sd[:2], rtol=0.1)
     of_subjects = (fit.subjects["posterior_mean"].values[:, 0] - centre[2:]) / sd[2:]
     assert found.subjects["shift"].iloc[0] == pytest.approx(np.sqrt((of_subjects**2).mean()), abs=0.1)
     assert list(found.group.index) == ["group_mean[level]", "log group_sd[level]"]
     for forecast, shift in zip(found.group["forecast"], found.group["shift"], strict=True):
         assert (forecast == "should hold") == (abs(shift) <= 0.25)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
+@pytest.mark.parametrize(("n", "trials", "sd", "seed"), [(8, 30, 0.4, 1), (12, 10, 0.5, 2), (10, 20, 0.3, 2)])
+def test_few_subjects_whose_sd_may_be_near_0(n, trials, sd, seed, make_successes):
+    """A Normal on the log has not the posterior's lower tail; the forecast knows it."""
+    few = make_successes(n, trials, sd=sd, seed=seed)
+    few.grid = np.linspace(-6.0, 6.0, 4001)  # fine enough for a narrow group
+    found = (
+        em.fit(few.model, few.data, estimator="exact", progressbar=False).diagnose().group.loc["log group_sd[level]"]
+    )
+    centre, wide = posterior_of(few, np.linspace(-1.0, 2.0, 25), np.linspace(-5.0, 1.2, 40))
+    assert found["shift"] == pytest.approx((found["estimate"] - centre[1]) / wide[1], abs=0.15)
+    assert found["sd_ratio"] == pytest.approx(found["se"] / wide[1], rel=0.1)
 
 
 def test_an_sd_of_0_is_doubtful():
