@@ -30,7 +30,7 @@ from em_ppl.data import label_array
 from em_ppl.design import Design, make_group_model, people_table
 from em_ppl.distributions import Laplace, Normal, StudentT
 from em_ppl.estimators import ImportanceSampling, Quadrature
-from em_ppl.group import Group, GroupPrior
+from em_ppl.group import Group, GroupPrior, HyperPrior
 from em_ppl.group_estimate import GroupEstimate
 from em_ppl.hierarchy import free_names, free_values
 from em_ppl.model import SubjectModel
@@ -319,14 +319,20 @@ def _having(dataset: xr.Dataset, dim: str, prefix: str = "", without: tuple[str,
     return dataset[list(own)].rename(own)
 
 
-def _group_from(dataset: xr.Dataset, ours: Mapping[str, Any], parameters: dict[str, Parameter]) -> GroupEstimate:
+def _group_from(
+    dataset: xr.Dataset, ours: Mapping[str, Any], parameters: dict[str, Parameter], own_prior: HyperPrior | None
+) -> GroupEstimate:
     """Make the group again that `_pack` and `_attributes` wrote."""
     covariates = _having(dataset, "subject", "covariate_")
     columns = {str(name): column.values for name, column in covariates.items()}
     people = people_table(columns, dataset["subject"].values)
     design = Design(ours["formulas"], ours["covariance_by"], people)
     distribution = DISTRIBUTIONS[ours["distribution"]["kind"]](**ours["distribution"]["settings"])
-    prior = None if ours["prior"] is None else GroupPrior(**ours["prior"])
+    prior: GroupPrior | HyperPrior | None = None
+    if isinstance(ours["prior"], dict):
+        prior = GroupPrior(**ours["prior"])
+    elif ours["prior"] == repr(own_prior):  # a PyMC model's, which no file holds
+        prior = own_prior
     model = make_group_model(design, parameters, dataset["group_unit"].values, ours["structure"], distribution, prior)
     group = Group(model, *(dataset[f"group_{name}"].values for name in GROUP))
     free_covariance = dataset["group_free_covariance"].rename(None)
@@ -342,7 +348,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "columns": list(fit.data.data_vars),
         "structure": model.structure,
         "distribution": {"kind": type(model.distribution).__name__, "settings": vars(model.distribution)},
-        "prior": asdict(model.prior) if isinstance(model.prior, GroupPrior) else None,
+        "prior": asdict(model.prior) if isinstance(model.prior, GroupPrior) else repr(model.prior),
         "integration": {"kind": type(fit.integration).__name__, "settings": asdict(fit.integration)},
         "formulas": design.formulas,
         "covariance_by": design.by,
@@ -446,7 +452,7 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None
     data = [_labels_from_text(part) for part in parts if part is not None]
     integration = ours["integration"]
     return Fit(
-        group=_group_from(found, ours, parameters),
+        group=_group_from(found, ours, parameters, model.prior if isinstance(model, PyMCModel) else None),
         subjects=_having(found, "subject", without=("covariate_", "information")).drop_dims("free", errors="ignore"),
         history=_having(found, "iteration", "iteration_"),
         parameters=parameters,

@@ -87,6 +87,13 @@ def find_owners(names: Sequence[str], graphs: Sequence[Symbol], x: Symbol, share
     generator = np.random.default_rng(0)
     at = generator.normal(0.0, 0.1, n_shared)
     moved, before = start + generator.uniform(0.2, 0.5, start.shape), function(start, at)
+    for name, values in zip(names, before, strict=True):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise ModelError(
+                f"term {bad[0]} of {name!r} is {values[bad[0]]} where every subject is near the mean that its group "
+                "begins with: check data and priors."
+            )
     owners = [np.zeros(len(values), dtype=np.intp) for values in before]
     for bit in range(max(1, int(np.ceil(np.log2(n))))):
         half = (np.arange(n) >> bit) & 1 == 1

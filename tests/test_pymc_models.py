@@ -49,8 +49,12 @@ def test_eight_schools_end_at_the_mode_of_the_marginal_posterior(kind, schools_m
     fit = em.fit(em.from_pymc(schools(kind), dim="school"), **QUIET)
     found = [float(fit.group.mean[0]), float(np.log(fit.group.sd[0]))]
     np.testing.assert_allclose(found, schools_mode, atol=1e-4)
-    name = "z" if kind == "unnamed" else "theta"
-    assert fit.group.varying == [name]
+    assert fit.group.varying == ["z_scaled" if kind == "unnamed" else "theta"]
+    values = fit.model.values(fit.group.plain, fit.subjects["mode"].values)
+    subject_level = {"centred": {"theta"}, "named": {"z", "theta"}, "unnamed": {"z"}}[kind]
+    assert set(values) == {"mu", "tau", *subject_level}
+    if kind != "centred":
+        np.testing.assert_allclose(found[0] + np.exp(found[1]) * values["z"], fit.subjects["mode"].values[:, 0])
     y, se = SCHOOLS
     shrunk = (y / se**2 + found[0] * np.exp(-2 * found[1])) / (1 / se**2 + np.exp(-2 * found[1]))
     np.testing.assert_allclose(fit.subjects["mode"].values[:, 0], shrunk, rtol=1e-6)
@@ -219,6 +223,10 @@ REFUSALS = {
         "y", pt.exp(pm.HalfNormal("tau") * pm.Normal("z", dims="subject") ** 2), 1, observed=Y
     ),
     "'z' has no hyperparameter above it": lambda: pm.Normal("y", pm.Normal("z", 1, 2, dims="subject"), 1, observed=Y),
+    r"hyperparameter b\[1\] is part of no mean and no SD, though others of b are": lambda: pm.Normal(
+        "y", groups((b := pm.Normal("b", shape=2))[0]) + b[1], 1, observed=Y
+    ),
+    "term 0 of 'y' is -inf where every subject is near the mean": lambda: pm.Exponential("y", groups(), observed=Y - 2),
     "reads several subjects' parameters": lambda: pm.Normal("y", groups().cumsum(), 1, observed=Y),
     "reads no subject's parameters": lambda: pm.Normal("y", groups()[[0, 1, 2, 3]] * [0, 1, 1, 1], 1, observed=Y),
     "subject number 3 has no term": lambda: pm.Normal("y", groups()[[0, 1, 2, 0]], 1, observed=Y),
@@ -241,6 +249,18 @@ def test_a_group_of_its_own_is_not_to_be_changed_by_fit():
             em.fit(model, **settings, **QUIET)
     with pytest.raises(TypeError, match="data is a NoneType"):
         em.fit(em.subject_model(a=em.Real())(lambda a, y: pm.Normal("y", a, 1, observed=y)))
+
+
+def test_a_saved_fit_comes_back_with_the_models_own_priors(tmp_path):
+    model = em.from_pymc(schools("named"), dim="school")
+    fit = em.fit(model, **QUIET)
+    back = em.load(fit.save(tmp_path / "fit.nc"), model=model)
+    assert repr(back) == repr(fit)
+    assert "the model's own priors" in repr(back)
+    assert back.evidence.log_evidence == pytest.approx(fit.evidence.log_evidence)
+    assert fit.leave_one_subject_out(**QUIET)["converged"].all()
+    with pytest.raises(ValueError, match="this fit is of a PyMC model"):
+        em.plot_predictions(fit)
 
 
 def test_nuts_samples_the_model_itself():

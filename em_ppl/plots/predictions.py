@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from em_ppl import compat
 from em_ppl.plots.style import EM, legend_above, shown, tidy
+from em_ppl.pymc_models import PyMCModel
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -49,7 +50,7 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        If the fit was loaded without its model, or there is no such observed variable.
+        If the fit was loaded without its model, is of a PyMC model, or there is no such observed variable.
 
     Examples
     --------
@@ -58,6 +59,10 @@ def plot_predictions(
     """
     from matplotlib.figure import Figure
 
+    if isinstance(fit.model, PyMCModel):
+        raise ValueError(
+            "this fit is of a PyMC model: draw from it by pm.sample_posterior_predictive, and let ArviZ draw the picture."
+        )
     name = fit.settings["observed"][0] if var_name is None else var_name
     if name not in fit.settings["observed"]:
         raise ValueError(f"no observed variable {name!r}; the fit has {', '.join(fit.settings['observed'])}.")
