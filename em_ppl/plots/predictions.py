@@ -61,7 +61,7 @@ def plot_predictions(
 
     if isinstance(fit.model, PyMCModel):
         raise ValueError(
-            "this fit is of a PyMC model: draw from it by pm.sample_posterior_predictive, and let ArviZ draw the picture."
+            "this fit is of a PyMC model: predict by pm.sample_posterior_predictive, and let ArviZ draw the picture."
         )
     name = fit.settings["observed"][0] if var_name is None else var_name
     if name not in fit.settings["observed"]:
