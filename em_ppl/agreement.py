@@ -130,6 +130,7 @@ def agreement(em: Any, nuts: Any) -> Agreement:
             for (name, a), (_, b) in zip(_group_quantities(ours), _group_quantities(theirs), strict=True)
         }
     ).T
+    theirs = theirs.assign_coords(subject=ours["subject"].values)  # PyMC makes text of labels that are no plain ones
     by_subject = _compare_subjects(ours["gaussian"], theirs["gaussian"])
     subjects = _summarise(by_subject, ours, theirs)
     helps = _exact_would_help(idata)
@@ -149,7 +150,7 @@ def _posterior(idata: Any, which: str) -> xr.Dataset:
 
 def _check_same(ours: xr.Dataset, theirs: xr.Dataset) -> None:
     for dim in ("subject", "parameter"):
-        if list(ours[dim].values) != list(theirs[dim].values):
+        if [str(label) for label in ours[dim].values] != [str(label) for label in theirs[dim].values]:
             raise ValueError(f"em and nuts are not of the same model and data: their {dim}s differ.")
     names = [[name for name, _ in _group_quantities(posterior)] for posterior in (ours, theirs)]
     if names[0] != names[1]:

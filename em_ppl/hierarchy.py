@@ -67,7 +67,7 @@ def build_hierarchy(
         )
     start, spread = _scales(compiled)
     group = make_group_model(design, parameters, spread, structure, distribution, None)
-    with pm.Model(coords=_coords(compiled, design, varying)) as hierarchy:
+    with pm.Model(model=None, coords=_coords(compiled, design, varying)) as hierarchy:  # no parent, even in a context
         choose = _Prior(priors or {})
         location = _locations(group, design, start, spread, choose)
         factor = _factors(group, design, spread[group.varying], choose)
@@ -101,6 +101,8 @@ def _coords(compiled: CompiledModel, design: Design, varying: Sequence[str]) -> 
     coords: dict[str, Any] = {
         str(dim): data[dim].values if dim in data.coords else np.arange(n) for dim, n in data.sizes.items()
     }
+    if coords["subject"].dtype == object:  # PyMC takes no tuples, and would write numbers beside names in its own way
+        coords["subject"] = [str(label) for label in coords["subject"]]
     coords |= {"parameter": varying, "parameter_2": varying}
     if design.by is not None:
         coords[design.by] = design.levels

@@ -70,7 +70,7 @@ def sample(
             kwargs["step"] = pm.NUTS(potential=_potential(model, points[chains:], tune, seed), **own)
         else:
             kwargs["nuts"] = own
-        kwargs["initvals"] = points[0] if nuts_sampler == "nutpie" else points[:chains]
+        kwargs.setdefault("initvals", points[0] if nuts_sampler == "nutpie" else points[:chains])
         idata = pm.sample(nuts_sampler=nuts_sampler, **kwargs)
     if log_likelihood:
         posterior = compat.read_group(idata, "posterior")
@@ -83,15 +83,14 @@ def sample(
 
 
 def _describe(fit: Fit, model: pm.Model) -> str:
-    free = {variable.name for variable in model.free_RVs}
-    kinds = {
-        kind: [name for name in fit.group.varying if f"{name}_{ending}" in free]
-        for kind, ending in (("centred", "gaussian"), ("non-centred", "offset"))
-    }
+    line = "NUTS begins at draws of the fit and on its scales."
     if isinstance(fit.model, PyMCModel):
-        return "NUTS begins at draws of the fit and on its scales."
-    chosen = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    return f"NUTS begins at draws of the fit and on its scales. {chosen[0].upper()}{chosen[1:]}."
+        return line
+    free = {variable.name for variable in model.free_RVs}
+    for kind, ending in (("Centred", "gaussian"), ("Non-centred", "offset")):
+        names = [name for name in fit.group.varying if f"{name}_{ending}" in free]
+        line += f" {kind}: {', '.join(names)}." if names else ""
+    return line
 
 
 # --- the fit in the variables of the model --------------------------------------------------------------------------

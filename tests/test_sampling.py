@@ -89,6 +89,17 @@ def test_equal_seeds_give_equal_draws(fit, nuts):
     )
 
 
+def test_labels_of_any_kind(y):
+    """PyMC knows numbers and names."""
+    labels = ["ann", 2, ("site", 3), 4.5, *"efgh"]
+    fit = em.fit(normal, em.from_subjects([{"y": row} for row in y], subjects=labels), progressbar=False)
+    nuts = fit.sample(draws=20, tune=20, chains=2, **QUIET, compute_convergence_checks=False)
+    assert read_group(nuts, "posterior")["subject"].values[2] == "('site', 3)"
+    found = em.agreement(fit, nuts)
+    assert list(found.by_subject["subject"].values) == labels
+    assert len(em.plot_posterior(fit, nuts, subject=("site", 3)).axes) == 1
+
+
 def test_it_says_what_it_chose(fit, capsys):
     fit.sample(draws=5, chains=1, tune=5, cores=1, log_likelihood=False, compute_convergence_checks=False)
     assert "NUTS begins at draws of the fit and on its scales." in capsys.readouterr().out

@@ -53,7 +53,8 @@ def plot_posterior(fit: Fit, nuts: Any, *, subject: Hashable, probability: float
     labels = list(fit.subjects["subject"].values)
     if subject not in labels:
         raise ValueError(f"no subject {label_text(subject)}; the first is {label_text(labels[0])}.")
-    if posterior is None or "gaussian" not in posterior or list(posterior["subject"].values) != labels:
+    known = posterior is not None and "gaussian" in posterior
+    if posterior is None or not known or [str(s) for s in posterior["subject"].values] != [str(s) for s in labels]:
         raise ValueError("nuts is not a posterior of this fit's hierarchical model: its subjects differ.")
     names = fit.group.varying
     theirs = posterior["gaussian"].isel(subject=labels.index(subject)).sel(parameter=names)
