@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis"]
 
 LARGEST_SHIFT, SD_RATIOS = 0.25, (0.8, 1.25)  # as of `em_ppl.agreement`
+FEWEST_KNOWN = 0.1  # of the group's precision, that a subject's trials are taken to have at least
 GRID = np.linspace(-9.0, 3.0, 601)  # of a log SD, around its estimate
 LONGEST_STEP = 3.0  # standard errors that a Newton step is trusted for
 HOLDS = "should hold"
@@ -110,8 +111,9 @@ def _log_sds(fit: Fit, posteriors: Posteriors) -> pd.DataFrame:
     group, model = fit.group.plain, fit.group.plain.model
     variance = np.diagonal(posteriors.covariance, axis1=1, axis2=2)
     prior = group.sd[model.level] ** 2
-    noise = 1 / np.maximum(1 / variance - 1 / prior, 1e-6 / prior)  # of each subject's own estimate
-    centre = noise * (posteriors.mean / variance - group.location / prior)
+    # variance of each subject's own estimate; one that is skewed may be less sure after its trials than before
+    noise = 1 / np.maximum(1 / variance - 1 / prior, FEWEST_KNOWN / prior)
+    centre = group.location + (posteriors.mean - group.location) * (1 + noise / prior)
     rows = {}
     for level, label in enumerate([f"{value}, " for value in fit.group.design.levels] or [""]):
         own = model.level == level

@@ -346,7 +346,7 @@ class Fit:
         >>> @em.subject_model(level=em.Real())
         ... def normal(level, y):
         ...     pm.Normal("y", level, 1.0, observed=y)
-        >>> people = [{"y": [a / 2, a / 2 + 1]} for a in range(60)]
+        >>> people = [{"y": [a / 2, a / 2 + 1]} for a in range(100)]
         >>> fit = em.fit(normal, em.from_subjects(people), progressbar=False)
         >>> fit.diagnose().group["forecast"].tolist()
         ['should hold', 'should hold']
