@@ -19,7 +19,7 @@ import xarray as xr
 from scipy import stats
 
 from em_ppl import compat
-from em_ppl.pymc_models import PyMCModel
+from em_ppl.hierarchy import posterior_of
 from em_ppl.result import Fit
 
 __all__ = ["Agreement", "agreement"]
@@ -118,10 +118,8 @@ def agreement(em: Any, nuts: Any) -> Agreement:
     >>> em.agreement(fit, fit.sample())  # doctest: +SKIP
     """
     idata = em.to_inference_data(draws=DRAWS, chains=4, log_likelihood=False) if isinstance(em, Fit) else em
-    if isinstance(em, Fit) and isinstance(em.model, PyMCModel):
-        drawn = compat.read_group(nuts, "posterior")
-        nuts = compat.make_inference_data({} if drawn is None else {"posterior": em.model.as_group(drawn)}, {})
-    ours, theirs = _posterior(idata, "em"), _posterior(nuts, "nuts")
+    ours = _posterior(idata, "em")
+    theirs = posterior_of(em, nuts) if isinstance(em, Fit) else _posterior(nuts, "nuts")
     _check_same(ours, theirs)
     estimator = str(getattr(idata, "attrs", {}).get("inference_method", "em_?")).removeprefix("em_")
     group = pd.DataFrame(

@@ -16,6 +16,7 @@ import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+import xarray as xr
 from numpy.typing import NDArray
 from pymc.distributions.shape_utils import change_dist_size
 from pytensor.compile.sharedvalue import SharedVariable
@@ -23,6 +24,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.utils import safe_signature
 
+from em_ppl import compat
 from em_ppl.batching import NotBatchable
 from em_ppl.compiled import CompiledModel
 from em_ppl.design import Design, make_group_model
@@ -283,6 +285,25 @@ def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:
         **{f"{name}_gaussian": x[:, k] for k, name in enumerate(varying)},
         **{f"{name}_offset": offset for name, offset in zip(varying, _offsets(group, x).T, strict=True)},
     }
+
+
+def posterior_of(fit: Fit, nuts: Any) -> xr.Dataset:
+    """Return the posterior that NUTS drew from a fit's model, with the names of a fit's InferenceData.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is of other subjects.
+    """
+    posterior = compat.read_group(nuts, "posterior")
+    if posterior is not None and isinstance(fit.model, PyMCModel):
+        posterior = fit.model.as_group(posterior)
+    if posterior is None or "gaussian" not in posterior:
+        raise ValueError("nuts has no posterior of this fit's hierarchical model.")
+    labels = fit.subjects["subject"].values
+    if [str(label) for label in posterior["subject"].values] != [str(label) for label in labels]:
+        raise ValueError("nuts is not a posterior of this fit's hierarchical model: its subjects differ.")
+    return posterior.assign_coords(subject=labels)  # PyMC makes text of labels that it does not know
 
 
 def free_names(fit: Fit) -> list[str]:

@@ -18,7 +18,7 @@ from pymc.step_methods.hmc.quadpotential import QuadPotentialDiagAdapt
 
 from em_ppl import compat
 from em_ppl.group import COLLAPSED, FloatArray, Group
-from em_ppl.hierarchy import Priors, build_hierarchy, free_values, well_known
+from em_ppl.hierarchy import Priors, build_hierarchy, free_values, posterior_of, well_known
 from em_ppl.inference_data import draw_groups, draw_subjects, log_likelihood_of
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
@@ -73,10 +73,7 @@ def sample(
         kwargs.setdefault("initvals", points[0] if nuts_sampler == "nutpie" else points[:chains])
         idata = pm.sample(nuts_sampler=nuts_sampler, **kwargs)
     if log_likelihood:
-        posterior = compat.read_group(idata, "posterior")
-        assert posterior is not None
-        if isinstance(fit.model, PyMCModel):
-            posterior = fit.model.as_group(posterior)
+        posterior = posterior_of(fit, idata)
         with Progress(show=progressbar) as progress:
             idata = compat.add_group(idata, "log_likelihood", log_likelihood_of(fit, posterior, progress))
     return idata

@@ -271,4 +271,7 @@ def test_nuts_samples_the_model_itself():
     nuts = fit.sample(draws=400, chains=2, cores=1, target_accept=0.95, **QUIET)
     found = em.agreement(fit, nuts)
     assert abs(found.group.loc["group_mean[theta]", "shift"]) < 0.3
+    assert len(em.plot_shrinkage(fit, nuts).axes) == 1
+    assert len(em.plot_posterior(fit, nuts, subject="C").axes) == 1
+    assert em.plot_forest(fit, nuts, var_names=["mu", "tau", "theta"])._repr_png_()
     assert read_group(nuts, "log_likelihood")["y"].sizes["subject"] == 8

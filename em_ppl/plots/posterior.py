@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from em_ppl import compat
 from em_ppl.data import label_text
+from em_ppl.hierarchy import posterior_of
 from em_ppl.plots.style import EM, NUTS, legend_above, shown, tidy
 
 if TYPE_CHECKING:
@@ -49,15 +49,11 @@ def plot_posterior(fit: Fit, nuts: Any, *, subject: Hashable, probability: float
     """
     from matplotlib.figure import Figure
 
-    posterior = compat.read_group(nuts, "posterior")
     labels = list(fit.subjects["subject"].values)
     if subject not in labels:
         raise ValueError(f"no subject {label_text(subject)}; the first is {label_text(labels[0])}.")
-    known = posterior is not None and "gaussian" in posterior
-    if posterior is None or not known or [str(s) for s in posterior["subject"].values] != [str(s) for s in labels]:
-        raise ValueError("nuts is not a posterior of this fit's hierarchical model: its subjects differ.")
     names = fit.group.varying
-    theirs = posterior["gaussian"].isel(subject=labels.index(subject)).sel(parameter=names)
+    theirs = posterior_of(fit, nuts)["gaussian"].isel(subject=labels.index(subject)).sel(parameter=names)
     drawn = theirs.transpose("parameter", "chain", "draw").values.reshape(len(names), -1)
     own = fit.subjects.isel(subject=labels.index(subject))
     mean, covariance = own["posterior_mean"].values, own["posterior_covariance"].values

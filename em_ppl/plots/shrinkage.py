@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_ppl import compat
+from em_ppl.hierarchy import posterior_of
 from em_ppl.modes import minimise
 from em_ppl.plots.style import ALONE, EM, GROUP, NUTS, legend_above, shown, tidy
 
@@ -36,7 +36,7 @@ def plot_shrinkage(fit: Fit, nuts: Any = None) -> Any:
     Raises
     ------
     ValueError
-        If the fit was loaded without its model.
+        If the fit was loaded without its model, or `nuts` is of another one.
 
     Examples
     --------
@@ -47,9 +47,8 @@ def plot_shrinkage(fit: Fit, nuts: Any = None) -> Any:
 
     names, group = fit.group.varying, fit.group.plain
     stages = {"alone (ML)": alone(fit), "EM-MAP": fit.subjects["mode"].values}
-    posterior = None if nuts is None else compat.read_group(nuts, "posterior")
-    if posterior is not None:
-        means = posterior["gaussian"].mean(("chain", "draw")).sel(parameter=names)
+    if nuts is not None:
+        means = posterior_of(fit, nuts)["gaussian"].mean(("chain", "draw")).sel(parameter=names)
         stages["NUTS mean"] = means.transpose("subject", "parameter").values
     figure = Figure(figsize=(1.2 + 2.8 * len(names), 4.2), layout="constrained")
     sd = np.sqrt((group.sd[group.model.level] ** 2).mean(0) + group.location.var(0))
