@@ -19,7 +19,7 @@ from em_ppl.e_step import Posteriors, integrate
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.evidence import UNRELIABLE, settle
 from em_ppl.group import FloatArray, Group, HyperPrior
-from em_ppl.hierarchy import UNDECLARED
+from em_ppl.hierarchy import UNDECLARED, prior_of_coefficients, scales
 from em_ppl.m_step import prior_score, scores
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def diagnose(fit: Fit) -> Diagnosis:
     averaged = _log_sds(fit, here).reindex(table.index)
     sd = averaged["sd"].fillna(table["se"])
     moved = table["estimate"] - fit.group.quantities(better)["estimate"]
-    table["shift"] = ((moved - averaged["above"].fillna(0.0)) / sd).where(np.isfinite(table["se"]))
+    pulled = averaged["above"].fillna(0.0) + _pull_of_priors(fit, table)
+    table["shift"] = ((moved - pulled) / sd).where(np.isfinite(table["se"]))
     table["sd_ratio"] = table["se"] / sd
     table["forecast"] = [_forecast(str(name), row) for name, row in table.iterrows()]
     return Diagnosis(table, _subjects(fit, there), _notes(fit, here))
@@ -100,6 +101,19 @@ def _newton_step(fit: Fit, group: Group, posteriors: Posteriors) -> Group:
     step[known] = inner @ score[known]
     longest = np.max(np.abs(step[known]) / np.sqrt(np.diag(inner)), initial=0.0)
     return group.from_vector(group.to_vector() + step * min(1.0, LONGEST_STEP / max(longest, 1e-300)))
+
+
+def _pull_of_priors(fit: Fit, table: pd.DataFrame) -> FloatArray:
+    """How far NUTS's priors draw the coefficients of the means, as of a Normal likelihood."""
+    pulled, group = np.zeros(len(table)), fit.group.plain
+    if isinstance(group.model.prior, HyperPrior):
+        return pulled
+    start, spread = scales(fit.compiled)
+    centre, sd = prior_of_coefficients(group.model, fit.group.design, fit.parameters, start, spread)
+    k = len(centre)
+    variance = table["se"].to_numpy()[:k] ** 2
+    pulled[:k] = (centre - group.coefficients) * variance / (variance + sd**2)
+    return pulled
 
 
 def _log_sds(fit: Fit, posteriors: Posteriors) -> pd.DataFrame:

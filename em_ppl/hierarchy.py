@@ -32,6 +32,7 @@ from em_ppl.distributions import Distribution, Laplace, StudentT
 from em_ppl.group import FloatArray, Group, GroupModel, Structure
 from em_ppl.m_step import resolved_share
 from em_ppl.model import ModelError, Term
+from em_ppl.parameters import Parameter
 from em_ppl.pymc_models import PyMCModel
 from em_ppl.start import starting_point
 
@@ -43,9 +44,10 @@ __all__ = ["Priors", "build_hierarchy"]
 Symbol = Any  # a PyTensor variable
 Priors = Mapping[str, Any]
 
-# SDs of the priors of means and coefficients, in spreads of the parameter. Those of formulas are wider, since
-# covariates need not be centred; a spread that is not declared is made of the SD that the data suggest.
-MEAN_SPREAD, COEFFICIENT_SPREAD, UNDECLARED = 1.0, 2.0, 2.5
+# SDs of the priors of means and coefficients, in spreads of the parameter: one, where bounds say what is possible, and
+# three, where a mean may be in any unit or a covariate not centred. A spread that is not declared is made of the SD
+# that the data suggest.
+BOUNDED, WIDE, UNDECLARED = 1.0, 3.0, 2.5
 LKJ_ETA = 2.0
 WELL_KNOWN = 0.5  # share of the group's variance that trials resolve, above which a fit has a parameter centred
 
@@ -67,11 +69,11 @@ def build_hierarchy(
             f"{compiled.model.name} cannot be batched over subjects (a BatchingWarning said why), so there is no "
             "hierarchical model of it: NUTS would need one graph a subject."
         )
-    start, spread = _scales(compiled)
+    start, spread = scales(compiled)
     group = make_group_model(design, parameters, spread, structure, distribution, None)
     with pm.Model(model=None, coords=_coords(compiled, design, varying)) as hierarchy:  # no parent, even in a context
         choose = _Prior(priors or {})
-        location = _locations(group, design, start, spread, choose)
+        location = _locations(group, design, *prior_of_coefficients(group, design, parameters, start, spread), choose)
         factor = _factors(group, design, spread[group.varying], choose)
         drawn = pt.stack(_subjects(varying, location, factor, group, centred), axis=1)
         gaussian = pm.Deterministic("gaussian", drawn, dims=("subject", "parameter"))
@@ -80,7 +82,8 @@ def build_hierarchy(
         pm.Deterministic("group_median", pt.stack(median), dims="parameter")
         for k in group.shared:
             name = list(parameters)[k]
-            x[name] = choose.register(f"{name}_gaussian", pm.Normal.dist(start[k], spread[k]), (), ())
+            wide = spread[k] * _width(parameters[name])
+            x[name] = choose.register(f"{name}_gaussian", pm.Normal.dist(start[k], wide), (), ())
         for name, parameter in parameters.items():
             pm.Deterministic(name, parameter.symbolic(x[name]), dims=() if parameter.shared else "subject")
         choose.refuse_unknown()
@@ -116,7 +119,7 @@ def _coords(compiled: CompiledModel, design: Design, varying: Sequence[str]) -> 
 # --- the group and its priors ---------------------------------------------------------------------------------------
 
 
-def _scales(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
+def scales(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
     """Where each declared parameter may be and how widely, Gaussian space; from the data only if it is not declared."""
     parameters = list(compiled.model.parameters.values())
     start = np.array([parameter.gaussian_start for parameter in parameters])
@@ -160,18 +163,26 @@ class _Prior:
                 raise ValueError(f"priors has {name!r}, but this model has priors of {', '.join(self.asked)}.")
 
 
-def _locations(
-    group: GroupModel, design: Design, start: FloatArray, spread: FloatArray, choose: _Prior
-) -> list[Symbol]:
+def _width(parameter: Parameter) -> float:
+    return BOUNDED if np.isfinite(parameter.high) else WIDE
+
+
+def prior_of_coefficients(
+    group: GroupModel, design: Design, parameters: Mapping[str, Parameter], start: FloatArray, spread: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and SD of the Normal priors of the coefficients (of the means, without covariates)."""
+    wide = spread[group.varying][group.belongs_to] / group.typical
+    width = [WIDE if design.has_covariates else _width(list(parameters.values())[k]) for k in group.varying]
+    return group.coefficients_near(start), wide * np.array(width)[group.belongs_to]
+
+
+def _locations(group: GroupModel, design: Design, centre: FloatArray, sd: FloatArray, choose: _Prior) -> list[Symbol]:
     """Return where subjects are expected, one for each varying parameter: (1,) or (subject,)."""
     n, p, k = group.design.shape
-    centre = group.coefficients_near(start)
-    wide = spread[group.varying][group.belongs_to] / group.typical
+    prior = pm.Normal.dist(centre, sd)
     if not design.has_covariates:
-        prior = pm.Normal.dist(centre, MEAN_SPREAD * wide)
         mean = choose.register("group_mean", prior, (p,), ("parameter",))
         return [mean[i : i + 1] for i in range(p)]
-    prior = pm.Normal.dist(centre, COEFFICIENT_SPREAD * wide)
     coefficients = choose.register("group_coefficients", prior, (k,), ("coefficient",))
     location = pt.dot(group.design.reshape(n * p, k), coefficients).reshape((n, p))
     pm.Deterministic("group_mean", location.mean(0), dims="parameter")

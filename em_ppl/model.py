@@ -176,11 +176,11 @@ class SubjectModel:
         priors : mapping of str to distribution, optional
             By the name of the variable, such as ``{"group_sd": pm.Exponential.dist(1.0)}``; one distribution for all
             parameters, or with one value for each. Left out, in Gaussian space, with the starting value and the spread
-            that parameters declare: ``group_mean`` Normal around the starting value, its SD the spread (for a Unit that
-            is about uniform); ``group_sd`` HalfNormal, its scale the spread; ``group_coefficients`` Normal, as wide as
-            two spreads per root mean square of the covariate; ``group_correlation`` a number, the eta of an LKJ
-            distribution, 2; a shared parameter ``<name>_gaussian`` as a mean. For a `Real` without a spread 2.5 times
-            what the data suggest is taken.
+            that parameters declare: ``group_mean`` Normal around the starting value, its SD the spread of a parameter
+            with two bounds (for a Unit that is about uniform), three spreads of another; ``group_sd`` HalfNormal, its
+            scale the spread; ``group_coefficients`` Normal, as wide as three spreads per root mean square of the
+            covariate; ``group_correlation`` a number, the eta of an LKJ distribution, 2; a shared parameter
+            ``<name>_gaussian`` as a mean. The spread of a `Real` that declares none is 2.5 times what the data suggest.
         centred : bool or list of str
             Parameters whose subjects are drawn from the group as they are (centred), best where trials tell much about
             each subject; all others are drawn standard, and scaled (non-centred).

@@ -38,7 +38,7 @@ def grid_posterior(y):
     """Means and SDs of the group's mean and log SD, levels integrated out by hand, under the documented priors."""
     mean, log_sd = np.meshgrid(np.linspace(-4, 5, 401), np.linspace(-7, 2.5, 801), indexing="ij")
     sd = np.exp(log_sd)
-    log_p = stats.norm(0, 2).logpdf(mean) + stats.halfnorm(scale=2).logpdf(sd) + log_sd
+    log_p = stats.norm(0, 6).logpdf(mean) + stats.halfnorm(scale=2).logpdf(sd) + log_sd
     for row in y:
         log_p += stats.norm(mean, np.sqrt(sd**2 + 0.5)).logpdf(row.mean())
     p = np.exp(log_p - log_p.max())
