@@ -24,6 +24,7 @@ from em_ppl.model import ModelError
 
 Symbol = Any  # a PyTensor variable
 Index = NDArray[np.intp]
+Function = Callable[[FloatArray, FloatArray], list[FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Terms:
     owners: dict[str, Index]
     start: FloatArray
     n_shared: int
+    _compiled: dict[str, Function] = field(default_factory=dict, repr=False)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -57,8 +59,26 @@ class Terms:
         counts = [np.bincount(who, minlength=len(self.start)) for who in self.owners.values()]
         return np.asarray(np.max(counts, axis=0))
 
-    def compile(self, **compile_kwargs: Any) -> Callable[[FloatArray, FloatArray], list[FloatArray]]:
+    def gradients(self, **compile_kwargs: Any) -> Function:
         """Return a function of x and shared: value of each subject, gradients by x and by shared."""
+        return self._once(self._write_gradients, compile_kwargs)
+
+    def pointwise(self, **compile_kwargs: Any) -> Function:
+        """Return a function of x and shared: the terms of each variable."""
+        return self._once(self._write_terms, compile_kwargs)
+
+    def _once(self, write: Callable[[], list[Symbol]], compile_kwargs: Mapping[str, Any]) -> Function:
+        """Compile what has not been compiled in this way."""
+        key = str((write.__name__, sorted(compile_kwargs.items())))
+        if key not in self._compiled:
+            settings = {"on_unused_input": "ignore"} | dict(compile_kwargs)
+            self._compiled[key] = pytensor.function([self.x, self.shared], write(), **settings)
+        return self._compiled[key]
+
+    def _write_terms(self) -> list[Symbol]:
+        return list(self.graphs.values())
+
+    def _write_gradients(self) -> list[Symbol]:
         value = pt.zeros(len(self.start))
         for name, graph in self.graphs.items():
             value = pt.inc_subtensor(value[self.owners[name]], graph)
@@ -66,11 +86,7 @@ class Terms:
         weight = pt.ones(len(self.start))
         total = pytensor.grad((weight * value).sum(), self.shared, disconnected_inputs="ignore")
         by_shared = [pytensor.grad(total[k], weight) for k in range(self.n_shared)]
-        outputs = [value, pytensor.grad(value.sum(), self.x), pt.stack(by_shared, axis=1) if by_shared else value]
-        function: Callable[[FloatArray, FloatArray], list[FloatArray]] = pytensor.function(
-            [self.x, self.shared], outputs, **{"on_unused_input": "ignore"} | compile_kwargs
-        )
-        return function
+        return [value, pytensor.grad(value.sum(), self.x), pt.stack(by_shared, axis=1) if by_shared else value]
 
 
 def find_owners(names: Sequence[str], graphs: Sequence[Symbol], x: Symbol, shared: Symbol, start: FloatArray) -> Terms:
@@ -133,20 +149,14 @@ class JointModel(CompiledModel):
         """See `CompiledModel`."""
         return [str(name) for name in self.data.data_vars]
 
-    @cached_property
-    def _function(self) -> Callable[[FloatArray, FloatArray], list[FloatArray]]:
-        return self.terms.compile(**self.compile_kwargs)
-
     def compile(self, *, value_alone: bool = False) -> None:
         """See `CompiledModel`."""
-        self._function(self.terms.start, np.zeros(self.terms.n_shared))
+        self.terms.gradients(**self.compile_kwargs)(self.terms.start, np.zeros(self.terms.n_shared))
 
     def take(self, index: Index) -> JointModel:
         """See `CompiledModel`."""
         subjects = Subjects({}, {k: v[index] for k, v in self.subjects.present.items()}, self.subjects.n_trials[index])
-        taken = replace(self, data=self.data.isel(subject=index), subjects=subjects, rows=self.rows[index])
-        vars(taken)["_function"] = self._function
-        return taken
+        return replace(self, data=self.data.isel(subject=index), subjects=subjects, rows=self.rows[index])
 
     def value_and_gradient(self, x: FloatArray, index: Index | None = None) -> tuple[FloatArray, FloatArray]:
         """See `CompiledModel`."""
@@ -169,20 +179,12 @@ class JointModel(CompiledModel):
         everyone = self.terms.start.copy()
         everyone[self.rows] = np.asarray(x)[:, varying]
         found = {}
-        values = self._flat(everyone, np.asarray(x)[0, shared])
+        values = self.terms.pointwise(**self.compile_kwargs)(everyone, np.asarray(x)[0, shared])
         for (name, owner), flat in zip(self.terms.owners.items(), values, strict=True):
             table = np.zeros((len(everyone), self.data.sizes["trial"]))
             table[owner, place_in_turn(owner)] = flat
             found[name] = table[self.rows]
         return found
-
-    @cached_property
-    def _flat(self) -> Callable[[FloatArray, FloatArray], list[FloatArray]]:
-        settings = {"on_unused_input": "ignore"} | dict(self.compile_kwargs)
-        function: Callable[[FloatArray, FloatArray], list[FloatArray]] = pytensor.function(
-            [self.terms.x, self.terms.shared], list(self.terms.graphs.values()), **settings
-        )
-        return function
 
     @cached_property
     def _places(self) -> tuple[Index, Index]:
@@ -193,13 +195,14 @@ class JointModel(CompiledModel):
     def _rounds(self, x: FloatArray, index: Index | None) -> Iterator[tuple[Index, Index, list[FloatArray]]]:
         """Evaluate so many times that everybody who is asked about several times has had a turn."""
         varying, shared = self._places
+        function = self.terms.gradients(**self.compile_kwargs)
         asked = self.rows if index is None else self.rows[index]
         turn = place_in_turn(asked)
         for k in range(int(turn.max(initial=-1)) + 1):
             chosen = np.flatnonzero(turn == k)
             everyone = self.terms.start.copy()
             everyone[asked[chosen]] = x[np.ix_(chosen, varying)]
-            yield chosen, asked[chosen], self._function(everyone, x[0, shared])
+            yield chosen, asked[chosen], function(everyone, x[0, shared])
 
 
 def place_in_turn(who: Index) -> Index:

@@ -19,6 +19,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import NDArray
 from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
 
 from em_ppl.data import label_array
 from em_ppl.design import Design
@@ -259,6 +260,10 @@ def _terms(model: pm.Model, levels: list[Level], shared: list[Symbol], values: H
     x, own = pt.matrix("x", dtype="float64"), pt.tensor("shared", dtype="float64", shape=(sum(sizes),))
     variables = [*model.observed_RVs, *model.potentials]
     log_likelihood = model.logp(vars=variables, sum=False)
+    read = set(ancestors(log_likelihood))
+    for rv in shared:
+        if model.rvs_to_values[rv] not in read:
+            raise ModelError(f"{rv.name!r} is part of no group and no likelihood: drop it.")
 
     def at(hyper: Hyper) -> list[Symbol]:
         places = _subjects(model, levels, x, hyper) | _shared(model, shared, own, sizes)

@@ -239,6 +239,10 @@ REFUSALS = {
     "reads a mean or an SD of the group not only through the subjects": lambda: pm.Normal(
         "y", groups(m := pm.Normal("m")) + m, 1, observed=Y
     ),
+    "'idle' is part of no group and no likelihood": lambda: (
+        pm.Normal("idle"),
+        pm.Normal("y", groups(), 1, observed=Y),
+    ),
     "the model has no observed variable": groups,
 }
 
@@ -255,6 +259,14 @@ def test_a_group_of_its_own_is_not_to_be_changed_by_fit():
             em.fit(model, **settings, **QUIET)
     with pytest.raises(TypeError, match="data is a NoneType"):
         em.fit(em.subject_model(a=em.Real())(lambda a, y: pm.Normal("y", a, 1, observed=y)))
+
+
+def test_it_is_compiled_once():
+    """For every fit of the model, and for parts of its subjects."""
+    model = em.from_pymc(schools("centred"), dim="school")
+    first = model.compile()
+    first.compile()
+    assert model.compile().terms.gradients() is first.terms.gradients() is first.take(np.arange(3)).terms.gradients()
 
 
 def test_a_saved_fit_comes_back_with_the_models_own_priors(tmp_path):
