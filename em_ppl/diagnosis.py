@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from em_ppl.agreement import LARGEST_SHIFT, SD_RATIOS
 from em_ppl.e_step import Posteriors, integrate
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.evidence import UNRELIABLE, settle
 from em_ppl.group import FloatArray, Group, HyperPrior
-from em_ppl.hierarchy import UNDECLARED, prior_of_coefficients, scales
-from em_ppl.m_step import prior_score, scores
+from em_ppl.hierarchy import prior_of_coefficients, scales
+from em_ppl.m_step import coefficient_prior, prior_score, scores
+from em_ppl.uncertainty import distance_to_exact
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
 
 __all__ = ["Diagnosis"]
 
-LARGEST_SHIFT, SD_RATIOS = 0.25, (0.8, 1.25)  # as of `em_ppl.agreement`
 FEWEST_KNOWN = 0.1  # of the group's precision, that a subject's trials are taken to have at least
 GRID = np.linspace(-9.0, 3.0, 601)  # of a log SD, around its estimate
 LONGEST_STEP = 3.0  # standard errors that a Newton step is trusted for
@@ -77,11 +78,12 @@ def diagnose(fit: Fit) -> Diagnosis:
     better = _newton_step(fit, group, here)
     there = _integrated(fit, better, here.mean)
     table = fit.group.quantities()
-    averaged = _log_sds(fit, here).reindex(table.index)
+    start, spread = scales(compiled)
+    averaged = pd.concat([_coefficients(fit, table, start, spread), _log_sds(fit, here, spread[group.model.varying])])
+    averaged = averaged.reindex(table.index)
     sd = averaged["sd"].fillna(table["se"])
     moved = table["estimate"] - fit.group.quantities(better)["estimate"]
-    pulled = averaged["above"].fillna(0.0) + _pull_of_priors(fit, table)
-    table["shift"] = ((moved - pulled) / sd).where(np.isfinite(table["se"]))
+    table["shift"] = ((moved - averaged["above"].fillna(0.0)) / sd).where(np.isfinite(table["se"]))
     table["sd_ratio"] = table["se"] / sd
     table["forecast"] = [_forecast(str(name), row) for name, row in table.iterrows()]
     return Diagnosis(table, _subjects(fit, there), _notes(fit, here))
@@ -95,29 +97,30 @@ def _integrated(fit: Fit, group: Group, mode: FloatArray) -> Posteriors:
 def _newton_step(fit: Fit, group: Group, posteriors: Posteriors) -> Group:
     """Return the group that the integrated likelihood would like better."""
     covariance = fit.group.free_covariance.values
-    known = np.isfinite(np.diag(covariance))
-    inner, score = covariance[np.ix_(known, known)], scores(group, posteriors).sum(0) + prior_score(group)
-    step = np.zeros(len(known))
-    step[known] = inner @ score[known]
-    longest = np.max(np.abs(step[known]) / np.sqrt(np.diag(inner)), initial=0.0)
-    return group.from_vector(group.to_vector() + step * min(1.0, LONGEST_STEP / max(longest, 1e-300)))
+    distance = np.nan_to_num(distance_to_exact(scores(group, posteriors).sum(0) + prior_score(group), covariance))
+    trusted = min(1.0, LONGEST_STEP / max(np.abs(distance).max(), 1e-300))
+    return group.from_vector(group.to_vector() + trusted * distance * np.sqrt(np.nan_to_num(np.diag(covariance))))
 
 
-def _pull_of_priors(fit: Fit, table: pd.DataFrame) -> FloatArray:
-    """How far NUTS's priors draw the coefficients of the means, as of a Normal likelihood."""
-    pulled, group = np.zeros(len(table)), fit.group.plain
+def _coefficients(fit: Fit, table: pd.DataFrame, start: FloatArray, spread: FloatArray) -> pd.DataFrame:
+    """Posterior of the coefficients of the means, were the likelihood Normal: mean above EM's maximum, and SD.
+
+    NUTS's priors take the place of the fit's own, if it has one.
+    """
+    group = fit.group.plain
+    names = table.index[: len(group.coefficients)]
+    se = table.loc[names, "se"].to_numpy()
     if isinstance(group.model.prior, HyperPrior):
-        return pulled
-    start, spread = scales(fit.compiled)
+        return pd.DataFrame({"above": 0.0, "sd": se}, index=names)
     centre, sd = prior_of_coefficients(group.model, fit.group.design, fit.parameters, start, spread)
-    k = len(centre)
-    variance = table["se"].to_numpy()[:k] ** 2
-    pulled[:k] = (centre - group.coefficients) * variance / (variance + sd**2)
-    return pulled
+    own_score, own_information = coefficient_prior(group)
+    precision = se**-2.0 - own_information + sd**-2.0
+    above = ((centre - group.coefficients) / sd**2 - own_score) / precision
+    return pd.DataFrame({"above": above, "sd": precision**-0.5}, index=names)
 
 
-def _log_sds(fit: Fit, posteriors: Posteriors) -> pd.DataFrame:
-    """Posterior of each log SD under NUTS's priors: mean above its most likely value, and SD.
+def _log_sds(fit: Fit, posteriors: Posteriors, spread: FloatArray) -> pd.DataFrame:
+    """Posterior of each log SD under NUTS's priors: mean above where EM's maximum is, and SD.
 
     Each subject's trials are summarised by a Normal likelihood, as in `Fit.to_inference_data`; one parameter at a time,
     the mean is then integrated out by hand, and the log SD on a grid.
@@ -135,12 +138,13 @@ def _log_sds(fit: Fit, posteriors: Posteriors) -> pd.DataFrame:
             grid = np.log(group.sd[level, k]) + GRID
             columns = _basis(model.design[own, k][:, model.belongs_to == k])
             of_sd, of_mean = _log_likelihood_of_sd(centre[own, k], noise[own, k], columns, np.exp(2 * grid))
-            weight = of_sd + of_mean + _log_prior(fit, k, grid)
+            own_prior = _own_log_prior(fit, k, grid)
+            hyper = isinstance(model.prior, HyperPrior)
+            weight = of_sd + of_mean + (own_prior if hyper else grid - 0.5 * np.exp(2 * grid) / spread[k] ** 2)
             p = np.exp(weight - weight.max())
             p /= p.sum()
             mean = p @ grid
-            maximised = weight if isinstance(model.prior, HyperPrior) else of_sd
-            above = mean - _peak(grid, maximised)
+            above = mean - _peak(grid, weight if hyper else of_sd + own_prior)
             rows[f"log group_sd[{label}{name}]"] = {"above": above, "sd": np.sqrt(p @ (grid - mean) ** 2)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -171,16 +175,14 @@ def _log_likelihood_of_sd(
     return -0.5 * (np.log(total) + residual**2 / total).sum(1), -0.5 * np.linalg.slogdet(information)[1]
 
 
-def _log_prior(fit: Fit, k: int, log_sd: FloatArray) -> FloatArray:
-    """Log density of a log SD before there are data: that of its HalfNormal, or the PyMC model's own."""
-    group, model = fit.group.plain, fit.group.plain.model
-    if isinstance(model.prior, HyperPrior):
+def _own_log_prior(fit: Fit, k: int, log_sd: FloatArray) -> FloatArray:
+    """Log density by which the fit itself judged a log SD; 0 without a prior."""
+    group, prior = fit.group.plain, fit.group.plain.model.prior
+    if isinstance(prior, HyperPrior):
         vector, place = group.to_vector(), len(group.coefficients) + k
         at = np.arange(len(vector)) == place
-        return np.array([model.prior.log_density(np.where(at, x, vector)) for x in log_sd])
-    spread = model.spread[model.varying][k]
-    scale = spread if np.isfinite(spread) else UNDECLARED * model.unit[model.varying][k]
-    return np.asarray(log_sd - 0.5 * np.exp(2 * log_sd) / scale**2)
+        return np.array([prior.log_density(np.where(at, x, vector)) for x in log_sd])
+    return (0.0 if prior is None else prior.sd_shape - 1) * log_sd
 
 
 def _forecast(name: str, row: pd.Series) -> str:

@@ -75,11 +75,11 @@ def _regression_step(group: Group, expected: Moments) -> FloatArray:
     design, precision = group.model.design, group.precision[group.model.level]
     information = np.einsum("npk,npq,nq,nql->kl", design, precision, expected.weight, design, optimize=True)
     score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
-    prior_score, prior_information = _prior_of_coefficients(group)
+    prior_score, prior_information = coefficient_prior(group)
     return np.asarray(np.linalg.solve(information + np.diag(prior_information), score + prior_score))
 
 
-def _prior_of_coefficients(group: Group) -> tuple[FloatArray, FloatArray]:
+def coefficient_prior(group: Group) -> tuple[FloatArray, FloatArray]:
     """Score and information of the group's prior by b, (coefficient,)."""
     model = group.model
     if not isinstance(model.prior, GroupPrior) or model.prior.mean_spread is None:
@@ -116,10 +116,10 @@ def _penalised(
         rest = expected.first - expected.weight * moved
         left = (squares - (expected.first + rest) * moved).sum(0)
         vector = np.concatenate([b, log_sd, group.shared])
-        by_prior = prior.score(vector)[: len(scaled)]
-        value = n * log_sd.sum() + 0.5 * (left * precision).sum() - prior.log_density(vector)
+        log_prior, by_prior = prior.function(vector)
+        value = n * log_sd.sum() + 0.5 * (left * precision).sum() - float(log_prior)
         slope = [-np.einsum("npk,np->k", group.model.design, rest * precision), n - left * precision]
-        return value, (np.concatenate(slope) - by_prior) * units
+        return value, (np.concatenate(slope) - by_prior[: len(scaled)]) * units
 
     start = np.concatenate([coefficients, 0.5 * np.log(np.einsum("cii->i", covariances))]) / units
     found = optimize.minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-9 * n}).x * units
@@ -201,7 +201,7 @@ def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray)
     design, precision = group.model.design, group.precision[group.model.level]
     information = np.einsum("npk,npq,nql->kl", design, resolved, design, optimize=True)
     score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
-    prior_score, prior_information = _prior_of_coefficients(group)
+    prior_score, prior_information = coefficient_prior(group)
     step = np.linalg.solve(information + np.diag(prior_information), score + prior_score)
     moved = np.einsum("nij,nj->ni", inverse[group.model.level], group.model.design @ step)
     longest = np.sqrt(np.einsum("ni,nij,nj->n", moved, known[group.model.level], moved)).max()
@@ -276,7 +276,7 @@ def prior_score(group: Group) -> FloatArray:
     """Gradient of the log density of the group's prior by the free numbers."""
     if isinstance(group.model.prior, HyperPrior):
         return group.model.prior.score(group.to_vector())
-    by_coefficient, _ = _prior_of_coefficients(group)
+    by_coefficient, _ = coefficient_prior(group)
     log_diagonal = np.zeros(group.sd.size)
     if group.model.prior is not None:
         log_diagonal += group.model.prior.sd_shape - 1

@@ -48,6 +48,15 @@ def test_shifts_are_forecast(estimator, few_trials, posterior):
         assert (forecast == "should hold") == (abs(shift) <= 0.25)
 
 
+def test_a_prior_of_the_fit_is_not_counted_twice(few_trials, posterior):
+    prior = em.GroupPrior(mean_spread=0.1, sd_shape=12.0)
+    fit = em.fit(few_trials.model, few_trials.data, estimator="exact", prior=prior, progressbar=False)
+    centre, sd = posterior
+    found = fit.diagnose().group
+    np.testing.assert_allclose(found["shift"], (found["estimate"].to_numpy() - centre[:2]) / sd[:2], atol=0.3)
+    assert (found["shift"].abs() > 0.5).all()  # such priors draw the fit away, and NUTS has others
+
+
 @pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
 @pytest.mark.parametrize(("n", "trials", "sd", "seed"), [(8, 30, 0.4, 1), (12, 10, 0.5, 2), (10, 20, 0.3, 2)])
 def test_few_subjects_whose_sd_may_be_near_0(n, trials, sd, seed, make_successes):
@@ -72,9 +81,10 @@ def test_a_prior_that_pulls_is_forecast():
     y = np.arange(12.0) / 4 + 5.0
     fit = em.fit(normal, em.from_subjects([{"y": [a, a]} for a in y]), progressbar=False)
     se, mean = float(fit.group.mean_se[0]), y.mean()
-    pulled = (mean / se**2) / (1 / se**2 + 1 / 1.5**2)
+    precision = 1 / se**2 + 1 / 1.5**2
+    pulled = (mean / se**2) / precision
     found = fit.diagnose().group.loc["group_mean[level]", "shift"]
-    assert found == pytest.approx((mean - pulled) / se, rel=0.05)
+    assert found == pytest.approx((mean - pulled) * np.sqrt(precision), rel=0.05)
 
 
 def test_an_sd_of_0_is_doubtful():
