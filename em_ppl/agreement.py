@@ -19,8 +19,8 @@ import xarray as xr
 from scipy import stats
 
 from em_ppl import compat
-from em_ppl.hierarchy import posterior_of
 from em_ppl.result import Fit
+from em_ppl.translation import posterior_of
 
 __all__ = ["Agreement", "agreement"]
 

@@ -10,13 +10,12 @@ scaled by the group afterwards) or ``<name>_gaussian`` (centred: drawn from the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
-import xarray as xr
 from numpy.typing import NDArray
 from pymc.distributions.shape_utils import change_dist_size
 from pytensor.compile.sharedvalue import SharedVariable
@@ -24,20 +23,14 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.utils import safe_signature
 
-from em_ppl import compat
 from em_ppl.batching import NotBatchable
 from em_ppl.compiled import CompiledModel
 from em_ppl.design import Design, make_group_model
 from em_ppl.distributions import Distribution, Laplace, StudentT
-from em_ppl.group import FloatArray, Group, GroupModel, Structure
-from em_ppl.m_step import resolved_share
+from em_ppl.group import FloatArray, GroupModel, Structure
 from em_ppl.model import ModelError, Term
 from em_ppl.parameters import Parameter
-from em_ppl.pymc_models import PyMCModel
 from em_ppl.start import starting_point
-
-if TYPE_CHECKING:
-    from em_ppl.result import Fit
 
 __all__ = ["Priors", "build_hierarchy"]
 
@@ -49,7 +42,6 @@ Priors = Mapping[str, Any]
 # that the data suggest.
 BOUNDED, WIDE, UNDECLARED = 1.0, 3.0, 2.5
 LKJ_ETA = 2.0
-WELL_KNOWN = 0.5  # share of the group's variance that trials resolve, above which a fit has a parameter centred
 
 
 def build_hierarchy(
@@ -204,7 +196,7 @@ def _factors(group: GroupModel, design: Design, spread: FloatArray, choose: _Pri
     eta = choose.number("group_correlation", LKJ_ETA)
     settings = {"n": p, "eta": eta, "sd_dist": sd_prior, "compute_corr": True, "store_in_trace": False}
     factors, correlations, sds = zip(
-        *(pm.LKJCholeskyCov(name, **settings) for name in _factor_names(design)), strict=True
+        *(pm.LKJCholeskyCov(name, **settings) for name in factor_names(design)), strict=True
     )
     together = [pt.stack(values) if by else values[0] for values in (factors, correlations, sds)]
     pm.Deterministic("group_sd", together[2], dims=(*by, "parameter"))
@@ -251,96 +243,8 @@ def _given_others(distribution: Distribution, others: list[Symbol]) -> tuple[Cal
     return lambda name, mean, sd: pm.Normal(name, mean, sd, dims="subject"), 1.0
 
 
-# --- a fit in the variables of its model ------------------------------------------------------------------------------
-
-
-def well_known(fit: Fit) -> list[str]:
-    """Return the parameters about which trials tell more of each subject than the group does: they are centred.
-
-    Drawn from the group as they are, subjects that are well known leave the group free to move; others would make a
-    funnel of it (Betancourt & Girolami, 2015, Current Trends in Bayesian Methodology with Applications, 79-101). The
-    funnel is narrow where the group's SD is small, so that trials have to tell more even if it is two standard errors
-    (of its log) smaller than estimated.
-    """
-    group, table = fit.group, fit.subjects
-    shares = resolved_share(group.plain, table["mode"].values, table["laplace_covariance"].values)
-    known = np.clip(np.diagonal(shares, axis1=1, axis2=2), 0.0, 1.0)
-    smaller = np.exp(-2 * np.reshape(group.sd_se.values, known.shape) / group.plain.sd) ** 2
-    known = known * smaller / (known * smaller + 1 - known)
-    return [name for k, name in enumerate(group.varying) if (known[:, k] > WELL_KNOWN).all()]
-
-
-def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:
-    """Return a value of every variable that could be free in a fit's model, from a group and subjects.
-
-    Parameters
-    ----------
-    fit : Fit
-        For the names.
-    group : Group
-        A draw.
-    x : ndarray
-        A draw of the subjects, (subject, varying parameter).
-    """
-    if isinstance(fit.model, PyMCModel):
-        return fit.model.values(group, x)
-    packed = [factor[np.tril_indices(len(factor))] for factor in group.cholesky]
-    by = fit.group.design.by is not None
-    varying, shared = fit.group.varying, fit.group.shared["shared_parameter"].values
-    return {
-        "group_mean": group.location.mean(0),
-        "group_coefficients": group.coefficients,
-        "group_sd": group.sd if by else group.sd[0],
-        **dict(zip(_factor_names(fit.group.design), packed, strict=True)),
-        **{f"{name}_gaussian": value for name, value in zip(shared, group.shared, strict=True)},
-        **{f"{name}_gaussian": x[:, k] for k, name in enumerate(varying)},
-        **{f"{name}_offset": offset for name, offset in zip(varying, _offsets(group, x).T, strict=True)},
-    }
-
-
-def posterior_of(fit: Fit, nuts: Any) -> xr.Dataset:
-    """Return the posterior that NUTS drew from a fit's model, with the names of a fit's InferenceData.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or it is of other subjects.
-    """
-    posterior = compat.read_group(nuts, "posterior")
-    if posterior is not None and isinstance(fit.model, PyMCModel):
-        posterior = fit.model.as_group(posterior)
-    if posterior is None or "gaussian" not in posterior:
-        raise ValueError("nuts has no posterior of this fit's hierarchical model.")
-    labels = fit.subjects["subject"].values
-    if [str(label) for label in posterior["subject"].values] != [str(label) for label in labels]:
-        raise ValueError("nuts is not a posterior of this fit's hierarchical model: its subjects differ.")
-    return posterior.assign_coords(subject=labels)  # PyMC makes text of labels that it does not know
-
-
-def free_names(fit: Fit) -> list[str]:
-    """Return the names of what is free in `Fit.hierarchical_model`, as it is without arguments."""
-    if isinstance(fit.model, PyMCModel):
-        return list(fit.model.values(fit.group.plain, fit.subjects["mode"].values))
-    design, centred = fit.group.design, well_known(fit)
-    full = fit.group.plain.model.structure == "full" and len(fit.group.varying) > 1
-    return [
-        "group_coefficients" if design.has_covariates else "group_mean",
-        *(_factor_names(design) if full else ["group_sd"]),
-        *(f"{name}_{'gaussian' if name in centred else 'offset'}" for name in fit.group.varying),
-        *(f"{name}_gaussian" for name in fit.group.shared["shared_parameter"].values),
-    ]
-
-
-def _offsets(group: Group, x: FloatArray) -> FloatArray:
-    """Where subjects lie in a standard group; of a joint Student-t, each parameter given those before it."""
-    z, distribution = group.standardise(x), group.model.distribution
-    if not (group.model.joint and isinstance(distribution, StudentT)):
-        return z
-    before = np.cumsum(z**2, axis=1) - z**2
-    return np.asarray(z / np.sqrt((distribution.df + before) / (distribution.df + np.arange(z.shape[1]))))
-
-
-def _factor_names(design: Design) -> list[str]:
+def factor_names(design: Design) -> list[str]:
+    """Name the Cholesky factors of a full covariance, one for each class."""
     return [f"group_cholesky_{level}" for level in design.levels] or ["group_cholesky"]
 
 

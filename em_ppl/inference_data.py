@@ -32,11 +32,11 @@ from em_ppl.distributions import Laplace, Normal, StudentT
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.group import Group, GroupPrior, HyperPrior
 from em_ppl.group_estimate import GroupEstimate
-from em_ppl.hierarchy import free_names, free_values
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
+from em_ppl.translation import free_names, free_values
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit

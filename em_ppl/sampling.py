@@ -18,10 +18,11 @@ from pymc.step_methods.hmc.quadpotential import QuadPotentialDiagAdapt
 
 from em_ppl import compat
 from em_ppl.group import COLLAPSED, FloatArray, Group
-from em_ppl.hierarchy import Priors, build_hierarchy, free_values, posterior_of, well_known
+from em_ppl.hierarchy import Priors, build_hierarchy
 from em_ppl.inference_data import draw_groups, draw_subjects, log_likelihood_of
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
+from em_ppl.translation import free_values, posterior_of, well_known
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from em_ppl.data import label_text
-from em_ppl.hierarchy import posterior_of
 from em_ppl.plots.style import EM, NUTS, legend_above, shown, tidy
+from em_ppl.translation import posterior_of
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
