@@ -26,6 +26,8 @@ from em_ppl.plots import (
 )
 from em_ppl.pymc_models import PyMCModel, from_pymc
 from em_ppl.result import Fit
+from em_ppl.simulation import draw_subjects, simulate
+from em_ppl.tasks import Task
 
 __version__ = _version("em-ppl")
 
@@ -52,9 +54,11 @@ __all__ = [
     "Real",
     "StudentT",
     "SubjectModel",
+    "Task",
     "Unit",
     "WaldTest",
     "agreement",
+    "draw_subjects",
     "fit",
     "from_dataframe",
     "from_pymc",
@@ -66,5 +70,6 @@ __all__ = [
     "plot_predictions",
     "plot_shrinkage",
     "plot_subjects",
+    "simulate",
     "subject_model",
 ]

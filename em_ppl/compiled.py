@@ -13,12 +13,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pytensor.graph.replace import graph_replace
+from pytensor.graph.rewriting.utils import rewrite_graph
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor import TensorVariable
+from pytensor.tensor.random.type import RandomType
 
 from em_ppl.batching import NotBatchable, batch, batch_draws
 from em_ppl.data import (
@@ -62,6 +66,7 @@ class Functions:
     terms: list[TensorVariable]
     inputs: list[TensorVariable]
     compile_kwargs: dict[str, Any]
+    _simulators: dict[str, tuple[Callable[..., list[Array]], int]] = field(default_factory=dict)
 
     def _compile(self, outputs: Sequence[TensorVariable]) -> Callable[..., list[Array]]:
         # inputs of a kind are always arrays of the declared type: checking them again costs more than a small model
@@ -81,10 +86,33 @@ class Functions:
 
     def draw(self, term: Term) -> TensorVariable:
         """Return a graph of `inputs` that draws what a term observes; raises NotBatchable if there is none."""
+        return self._batch_draws([term.random])[0]
+
+    def _batch_draws(self, outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
         x = self.inputs[0]
+        if not self.batched:
+            return graph_replace(outputs, {v: x[k] for k, v in enumerate(self.trace.x)}, strict=False)
         columns = zip(self.trace.columns.values(), self.inputs[1:], strict=False)
         own = {one: together for one, together in columns if together is not one}
-        return batch_draws([term.random], own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])[0]
+        return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
+
+    def simulator(self, term: Term) -> tuple[Callable[..., list[Array]], int]:
+        """Compile what `em_ppl.simulation` calls trial by trial, and say how many generators it needs.
+
+        Inputs are `inputs` but its masks, and the NumPy generators. Outputs, (subject, trial): random responses, their
+        log-probability, and that of the responses among the inputs.
+        """
+        if term.name not in self._simulators:
+            value = term.random.clone()
+            logp = rewrite_graph(pm.logp(term.random, value), include=("stabilize",), clone=False)
+            outputs = self._batch_draws([term.random, graph_replace(logp, {value: term.random}), term.logp])
+            shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType)]
+            generators = [v.type() for v in shared if v.owner is None]
+            outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
+            inputs = [*self.inputs[: 1 + len(self.columns)], *generators]
+            settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
+            self._simulators[term.name] = pytensor.function(inputs, outputs, **settings), len(generators)
+        return self._simulators[term.name]
 
     @cached_property
     def pointwise(self) -> Callable[..., list[Array]]:
@@ -114,6 +142,16 @@ def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwa
     inputs = [x, *(together.get(s, s) for s in trace.columns.values()), *masks]
     value = sum((_sum_trials(term, int(batched)) for term in terms), start=pt.zeros(()))
     return Functions(trace, columns, batched, value, terms, inputs, compile_kwargs)
+
+
+def functions_of(model: SubjectModel, columns: dict[str, Column], compile_kwargs: Mapping[str, Any]) -> Functions:
+    """Return what is, or will be, compiled for a model and the kind of its columns: once for all data."""
+    settings = dict(compile_kwargs)
+    key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
+    if key not in model._compiled:
+        model._compiled[key] = build_functions(model, columns, settings)
+    functions: Functions = model._compiled[key]
+    return functions
 
 
 def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
@@ -403,10 +441,7 @@ def compile_model(
     settings = dict(compile_kwargs or {})
     read = {name: read_column(data, name) for name in model.columns}
     columns = {name: _describe(data[name], values) for name, (values, _) in read.items()}
-    key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
-    if key not in model._compiled:
-        model._compiled[key] = build_functions(model, columns, settings)
-    functions = model._compiled[key]
+    functions = functions_of(model, columns, settings)
     terms = functions.trace.terms
     observed = {term.observes for term in terms}
     for name in model.columns:

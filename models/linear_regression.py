@@ -22,14 +22,11 @@ https://doi.org/10.2307/2529876
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import pymc as pm
-import xarray as xr
 
 import em_ppl as em
 
-__all__ = ["linear_regression", "simulate"]
+__all__ = ["linear_regression", "task"]
 
 
 @em.subject_model(intercept=em.Real(), slope=em.Real(), sigma=em.Positive())
@@ -38,34 +35,28 @@ def linear_regression(intercept, slope, sigma, x, y):
     pm.Normal("y", mu=intercept + slope * x, sigma=sigma, observed=y)
 
 
-def simulate(subjects: pd.DataFrame, *, n_trials: int = 30, random_seed: int | None = None) -> xr.Dataset:
-    """Draw responses to standard Normal predictors.
+def task(n_trials: int = 30) -> em.Task:
+    """Show every subject standard Normal predictors of its own.
 
     Parameters
     ----------
-    subjects : DataFrame
-        Columns intercept, slope and sigma, natural space; the index labels the subjects.
     n_trials : int
         Trials of each subject.
-    random_seed : int, optional
-        Equal seeds give equal data.
 
     Returns
     -------
-    Dataset
-        x and y; (subject, trial).
+    Task
+        With the column x.
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> people = pd.DataFrame({"intercept": [0.0, 1.0], "slope": [2.0, -1.0], "sigma": [0.5, 1.0]})
-    >>> data = simulate(people, n_trials=20, random_seed=1)
-    >>> data.y.shape
+    >>> import em_ppl as em
+    >>> people = em.draw_subjects(linear_regression, {"intercept": (0.0, 1.0), "slope": (2.0, 1.0), "sigma": (0.0, 0.3)}, 2, random_seed=1)
+    >>> em.simulate(linear_regression, people, task(20), random_seed=1, progressbar=False).y.shape
     (2, 20)
     """
-    rng = np.random.default_rng(random_seed)
-    people = {}
-    for label, intercept, slope, sigma in subjects[["intercept", "slope", "sigma"]].itertuples(name=None):
-        x = rng.normal(size=n_trials)
-        people[label] = {"x": x, "y": rng.normal(intercept + slope * x, sigma)}
-    return em.from_subjects(people)
+
+    def x(subject, rng):
+        return rng.normal(size=subject.size)
+
+    return em.Task(n_trials, x=x)

@@ -20,15 +20,11 @@ American Statistical Association, 88, 9-25. https://doi.org/10.1080/01621459.199
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import pymc as pm
-import xarray as xr
-from scipy.special import expit
 
 import em_ppl as em
 
-__all__ = ["logistic_regression", "simulate"]
+__all__ = ["logistic_regression", "task"]
 
 
 @em.subject_model(intercept=em.Real(), slope=em.Real())
@@ -37,36 +33,28 @@ def logistic_regression(intercept, slope, x, y):
     pm.Bernoulli("y", logit_p=intercept + slope * x, observed=y)
 
 
-def simulate(subjects: pd.DataFrame, *, n_trials: int = 60, random_seed: int | None = None) -> xr.Dataset:
-    """Draw answers to standard Normal predictors.
+def task(n_trials: int = 30) -> em.Task:
+    """Show every subject standard Normal predictors of its own.
 
     Parameters
     ----------
-    subjects : DataFrame
-        Columns intercept and slope; the index labels the subjects.
     n_trials : int
         Trials of each subject.
-    random_seed : int, optional
-        Equal seeds give equal data.
 
     Returns
     -------
-    Dataset
-        x, y and y_probability, the probability that the answer given had; (subject, trial).
+    Task
+        With the column x.
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> people = pd.DataFrame({"intercept": [0.0, 0.5], "slope": [2.0, 1.0]}, index=["ann", "bo"])
-    >>> data = simulate(people, n_trials=20, random_seed=1)
-    >>> data.y.shape
+    >>> import em_ppl as em
+    >>> people = em.draw_subjects(logistic_regression, {"intercept": (0.0, 1.0), "slope": (1.0, 1.0)}, 2, random_seed=1)
+    >>> em.simulate(logistic_regression, people, task(20), random_seed=1, progressbar=False).y.shape
     (2, 20)
     """
-    rng = np.random.default_rng(random_seed)
-    people = {}
-    for label, intercept, slope in subjects[["intercept", "slope"]].itertuples(name=None):
-        x = rng.normal(size=n_trials)
-        p = expit(intercept + slope * x)
-        y = (rng.random(n_trials) < p).astype(int)
-        people[label] = {"x": x, "y": y, "y_probability": np.where(y == 1, p, 1 - p)}
-    return em.from_subjects(people)
+
+    def x(subject, rng):
+        return rng.normal(size=subject.size)
+
+    return em.Task(n_trials, x=x)

@@ -26,17 +26,14 @@ Wilson, R. C., & Collins, A. G. E. (2019). Ten simple rules for the computationa
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
-import xarray as xr
 from numpy.typing import ArrayLike
-from scipy.special import softmax
 
 import em_ppl as em
 
-__all__ = ["rescorla_wagner", "simulate"]
+__all__ = ["rescorla_wagner", "task"]
 
 
 @em.subject_model(alpha=em.Unit(), beta=em.Positive())
@@ -58,50 +55,31 @@ def rescorla_wagner(alpha, beta, choice, reward):
     pm.Categorical("choice", logit_p=beta * before, observed=choice)
 
 
-def simulate(
-    subjects: pd.DataFrame,
-    *,
-    n_trials: int = 200,
-    reward_probability: ArrayLike = (0.3, 0.7),
-    random_seed: int | None = None,
-) -> xr.Dataset:
-    """Let subjects play a bandit whose arms pay 1 or 0.
+def task(n_trials: int = 200, *, reward_probability: ArrayLike = (0.3, 0.7)) -> em.Task:
+    """Make a bandit whose arms pay 1 or 0.
 
     Parameters
     ----------
-    subjects : DataFrame
-        Columns alpha and beta, natural space; the index labels the subjects.
     n_trials : int
         Trials of each subject.
     reward_probability : array_like
         How often each arm pays: (arm,), or (trial, arm) where it changes.
-    random_seed : int, optional
-        Equal seeds give equal data.
 
     Returns
     -------
-    Dataset
-        choice, reward and choice_probability, the probability that the choice made had; (subject, trial).
+    Task
+        Answers each choice with a reward.
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> people = pd.DataFrame({"alpha": [0.2, 0.5], "beta": [3.0, 5.0]}, index=["ann", "bo"])
-    >>> data = simulate(people, n_trials=50, random_seed=1)
-    >>> data.choice.shape
+    >>> import em_ppl as em
+    >>> people = em.draw_subjects(rescorla_wagner, {"alpha": (-0.5, 1.0), "beta": (1.2, 0.5)}, 2, random_seed=1)
+    >>> em.simulate(rescorla_wagner, people, task(50), random_seed=1, progressbar=False).choice.shape
     (2, 50)
     """
-    rng = np.random.default_rng(random_seed)
     pays = np.broadcast_to(reward_probability, (n_trials, 2))
-    people = {}
-    for label, alpha, beta in subjects[["alpha", "beta"]].itertuples(name=None):
-        choice, reward, probability = np.zeros(n_trials, dtype=int), np.zeros(n_trials), np.zeros(n_trials)
-        q = np.zeros(2)
-        for t in range(n_trials):
-            p = softmax(beta * q)
-            c = choice[t] = rng.choice(2, p=p)
-            probability[t] = p[c]
-            reward[t] = rng.random() < pays[t, c]
-            q[c] += alpha * (reward[t] - q[c])
-        people[label] = {"choice": choice, "reward": reward, "choice_probability": probability}
-    return em.from_subjects(people)
+
+    def reward(choice, trial, rng):
+        return 1.0 * (rng.random(choice.shape) < pays[trial, choice])
+
+    return em.Task(n_trials, reward=reward)

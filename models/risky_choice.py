@@ -37,15 +37,12 @@ under risk and ambiguity. Journal of Neurophysiology, 103, 1036-1047. https://do
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
-import xarray as xr
-from scipy.special import expit
 
 import em_ppl as em
 
-__all__ = ["design", "risky_choice", "simulate"]
+__all__ = ["risky_choice", "task"]
 
 HIDDEN = 0.5  # share of the odds that an ambiguous trial does not show
 
@@ -71,7 +68,7 @@ def risky_choice(
     pm.Bernoulli("choice", logit_p=beta * (effective * utility(risky) - utility(safe)), observed=choice)
 
 
-def design(n_repeats: int = 1) -> pd.DataFrame:
+def task(n_repeats: int = 1) -> em.Task:
     """Make 40 trials like those of the game "Scavenger" (data set risky_choices of cpm-toolbox).
 
     Parameters
@@ -81,61 +78,23 @@ def design(n_repeats: int = 1) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
-        safe, risky, probability and ambiguity.
+    Task
+        With the columns safe, risky, probability and ambiguity.
 
     Examples
     --------
-    >>> len(design())
-    40
-    """
-    safe = np.array([0.30, 0.55, 0.36, 0.50, 0.42, 0.47, 0.33, 0.53, 0.39, 0.45])
-    risky = safe / [0.36, 0.39, 0.42, 0.44, 0.48, 0.52, 0.58, 0.65, 0.78, 1.15]
-    pairs = pd.DataFrame({"safe": np.r_[safe, -safe], "risky": np.r_[risky, -risky], "probability": 0.5})
-    return pd.concat([pairs.assign(ambiguity=a) for a in (0, 1)] * n_repeats, ignore_index=True)
-
-
-def simulate(
-    subjects: pd.DataFrame, *, trials: pd.DataFrame | None = None, random_seed: int | None = None
-) -> xr.Dataset:
-    """Let subjects choose, all in the same trials.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        Columns rho_gain, rho_loss, ambiguity_aversion, beta_gain and beta_loss, natural space; the index labels the
-        subjects.
-    trials : DataFrame, optional
-        Columns safe, risky, probability and ambiguity; `design()` if left out.
-    random_seed : int, optional
-        Equal seeds give equal data.
-
-    Returns
-    -------
-    Dataset
-        choice, the columns of `trials`, and choice_probability, the probability that the choice made had;
-        (subject, trial).
-
-    Examples
-    --------
-    >>> import pandas as pd
+    >>> import em_ppl as em, pandas as pd
     >>> person = {"rho_gain": 0.9, "rho_loss": 0.8, "ambiguity_aversion": 0.2, "beta_gain": 9.0, "beta_loss": 7.0}
-    >>> data = simulate(pd.DataFrame([person], index=["ann"]), random_seed=1)
-    >>> data.choice.shape
+    >>> people = pd.DataFrame([person], index=["ann"])
+    >>> em.simulate(risky_choice, people, task(), random_seed=1, progressbar=False).choice.shape
     (1, 40)
     """
-    rng = np.random.default_rng(random_seed)
-    trials = design() if trials is None else trials
-    safe, risky = trials["safe"].to_numpy(float), trials["risky"].to_numpy(float)
-    probability, ambiguity = trials["probability"].to_numpy(float), trials["ambiguity"].to_numpy(int)
-    shown = {"safe": safe, "risky": risky, "probability": probability, "ambiguity": ambiguity}
-    people = {}
-    names = ["rho_gain", "rho_loss", "ambiguity_aversion", "beta_gain", "beta_loss"]
-    for label, rho_gain, rho_loss, aversion, beta_gain, beta_loss in subjects[names].itertuples(name=None):
-        u_safe = np.sign(safe) * np.abs(safe) ** np.where(safe < 0, rho_loss, rho_gain)
-        u_risky = np.sign(risky) * np.abs(risky) ** np.where(risky < 0, rho_loss, rho_gain)
-        effective = probability - aversion * ambiguity * HIDDEN / 2
-        p = expit(np.where(risky < 0, beta_loss, beta_gain) * (effective * u_risky - u_safe))
-        choice = (rng.random(len(trials)) < p).astype(int)
-        people[label] = {"choice": choice, **shown, "choice_probability": np.where(choice == 1, p, 1 - p)}
-    return em.from_subjects(people)
+    gain = np.array([0.30, 0.55, 0.36, 0.50, 0.42, 0.47, 0.33, 0.53, 0.39, 0.45])
+    better = gain / [0.36, 0.39, 0.42, 0.44, 0.48, 0.52, 0.58, 0.65, 0.78, 1.15]
+    return em.Task(
+        40 * n_repeats,
+        safe=np.tile([*gain, *-gain], 2 * n_repeats),
+        risky=np.tile([*better, *-better], 2 * n_repeats),
+        probability=0.5,
+        ambiguity=np.tile(np.repeat([0, 1], 20), n_repeats),
+    )

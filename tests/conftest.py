@@ -15,7 +15,7 @@ from em_ppl.models.rescorla_wagner import rescorla_wagner
 
 @pytest.fixture(scope="session")
 def learners():
-    """60 simulated subjects x 120 trials of a two-armed bandit; generator and seed are the zoo's own simulator's."""
+    """60 simulated subjects x 120 trials of a two-armed bandit; from helpers."""
     return simulated_learners(60, n_trials=120, random_seed=1)
 
 

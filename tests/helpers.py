@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 import em_ppl as em
 from em_ppl.distributions import Normal
 from em_ppl.group import Group, GroupModel
-from em_ppl.models.rescorla_wagner import simulate
 from em_ppl.modes import LaplaceApproximation
 
 
@@ -52,8 +52,21 @@ def hessian(function, x, steps):
 
 
 def simulated_learners(n_subjects, n_trials, random_seed):
+    """Let learners play a bandit that pays in 3 and 7 of 10: a plain loop, apart from the package's own."""
     generator = np.random.default_rng(random_seed)
     alpha = em.Unit().to_natural(generator.normal(0.0, 1.0, n_subjects))
     beta = em.Positive().to_natural(generator.normal(1.0, 0.5, n_subjects))
-    subjects = pd.DataFrame({"alpha": alpha, "beta": beta}, index=pd.RangeIndex(n_subjects, name="subject"))
-    return simulate(subjects, n_trials=n_trials, random_seed=random_seed)
+    return play_bandit(pd.DataFrame({"alpha": alpha, "beta": beta}), n_trials, random_seed)
+
+
+def play_bandit(subjects, n_trials, random_seed):
+    generator = np.random.default_rng(random_seed)
+    people = {}
+    for label, alpha, beta in subjects[["alpha", "beta"]].itertuples(name=None):
+        choice, reward, q = np.zeros(n_trials, dtype=int), np.zeros(n_trials), np.zeros(2)
+        for t in range(n_trials):
+            c = choice[t] = generator.choice(2, p=softmax(beta * q))
+            reward[t] = generator.random() < (0.3, 0.7)[c]
+            q[c] += alpha * (reward[t] - q[c])
+        people[label] = {"choice": choice, "reward": reward}
+    return em.from_subjects(people)

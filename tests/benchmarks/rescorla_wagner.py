@@ -23,9 +23,9 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
+from helpers import play_bandit
 
 import em_ppl as em
-from em_ppl.models.rescorla_wagner import simulate
 
 N_SUBJECTS, N_TRIALS, REPEATS = 100, 200, 7
 
@@ -99,7 +99,7 @@ def learners() -> xr.Dataset:
     generator = np.random.default_rng(1)
     alpha = em.Unit().to_natural(generator.normal(0.2, 1.0, N_SUBJECTS))
     beta = em.Positive().to_natural(generator.normal(1.0, 0.5, N_SUBJECTS))
-    return simulate(pd.DataFrame({"alpha": alpha, "beta": beta}), n_trials=N_TRIALS, random_seed=1)
+    return play_bandit(pd.DataFrame({"alpha": alpha, "beta": beta}), n_trials=N_TRIALS, random_seed=1)
 
 
 def compare_gradients(data: xr.Dataset) -> None:
