@@ -103,6 +103,7 @@ class Functions:
         log-probability, and that of the responses among the inputs.
         """
         if term.name not in self._simulators:
+            assert term.random is not None, "a potential draws nothing"
             value = term.random.clone()
             logp = rewrite_graph(pm.logp(term.random, value), include=("stabilize",), clone=False)
             outputs = self._batch_draws([term.random, graph_replace(logp, {value: term.random}), term.logp])

@@ -1,7 +1,7 @@
 """Simulated subjects: the likelihood of one subject, asked for its next response, against a task that answers.
 
 There is no second definition of a model here. On every trial the model's own likelihood, given all that has happened
-to a subject so far, says how the next response is distributed; one is drawn, the task answers, and the next trial begins.
+to a subject so far, says how the next response is distributed. One is drawn, the task answers, the next trial begins.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def draw_subjects(
     model : SubjectModel
         Whose parameters.
     group : mapping of str to (float, float)
-        Mean and SD of every parameter, Gaussian space (``model.parameters["alpha"].to_gaussian(0.3)`` is where 0.3 lies). An
-        SD of 0 makes all subjects equal, as in a shared parameter.
+        Mean and SD of every parameter, Gaussian space (``model.parameters["alpha"].to_gaussian(0.3)`` is where 0.3
+        lies). An SD of 0 makes all subjects equal, as in a shared parameter.
     n_subjects : int
         How many.
     random_seed : int, optional
@@ -64,12 +64,9 @@ def draw_subjects(
     >>> @em.subject_model(p=em.Unit())
     ... def coin(p, heads):
     ...     pm.Bernoulli("heads", p=p, observed=heads)
-    >>> em.draw_subjects(coin, {"p": (0.0, 1.0)}, 3, random_seed=1).round(2)
-                p
-    subject
-    0        0.59
-    1        0.70
-    2        0.58
+    >>> people = em.draw_subjects(coin, {"p": (0.0, 1.0)}, 3, random_seed=1)
+    >>> people["p"].round(2).tolist()
+    [0.59, 0.69, 0.58]
     """
     if not isinstance(n_subjects, numbers.Integral) or n_subjects < 1:
         raise ValueError(f"n_subjects={n_subjects!r} must be a whole number, at least 1.")
@@ -138,8 +135,9 @@ def simulate(
     ... def coin(p, heads):
     ...     pm.Bernoulli("heads", p=p, observed=heads)
     >>> people = pd.DataFrame({"p": [0.1, 0.9]}, index=["ann", "bo"])
-    >>> em.simulate(coin, people, em.Task(100), random_seed=1, progressbar=False).heads.sum("trial").values
-    array([ 8, 92])
+    >>> data = em.simulate(coin, people, em.Task(100), random_seed=1, progressbar=False)
+    >>> data.heads.mean("trial").values.round(1)
+    array([0.1, 0.9])
     """
     if not isinstance(model, SubjectModel):
         raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
@@ -188,17 +186,17 @@ class _Play:
             same = np.isclose(self.log_probability[name], after, rtol=1e-6, atol=1e-8)
             if not same.all():
                 who, trial = np.argwhere(~same)[0]
+                before = self.log_probability[name][who, trial]
                 raise ModelError(
                     f"{self.model.name}: the log-likelihood of {name!r} in trial {trial} (subject "
-                    f"{label_text(self.labels[who])}) was {self.log_probability[name][who, trial]:.6g} when the response was given "
-                    f"and is {after[who, trial]:.6g} now that the rest is known. A response may depend on what came before "
-                    "it only: is a value used before, not after, it has learnt from its own trial?"
+                    f"{label_text(self.labels[who])}) was {before:.6g} when the response was given, and is "
+                    f"{after[who, trial]:.6g} now that the rest is known. A response may depend only on what came "
+                    "before it: is a value used that has already learnt from this trial?"
                 )
 
     def _call(self, term: Term, n_trials: int, generator: np.random.Generator) -> list[Array]:
         function, n_generators = self.functions.simulator(term)
-        names, kinds = list(self.functions.trace.columns), self.functions.columns
-        cut = [self.columns[n][:, :n_trials] if kinds[n].by_trial else self.columns[n] for n in names]
+        cut = [self.columns[name][:, :n_trials] for name in self.functions.trace.columns]
         inputs = [np.ascontiguousarray(values) for values in (self.x, *cut)]
         if self.functions.batched:
             return function(*inputs, *generator.spawn(n_generators))
@@ -235,20 +233,18 @@ def _check_terms(model: SubjectModel, functions: Functions, responses: list[str]
     observed = [term.observes for term in functions.trace.terms]
     if None in observed:
         raise ModelError(
-            f"{model.name}: a potential says how likely responses are, not how to draw them. Write it as a distribution "
-            "(pm.CustomDist with logp and random) with observed=..."
+            f"{model.name}: a potential says how likely responses are, not how to draw them. Write it as an observed "
+            "distribution, say pm.CustomDist with logp and random."
         )
     for name in responses:
         if name not in observed:
-            raise ValueError(
-                f"{model.name} reads a column {name!r}, which the task does not have: em.Task({name}=...)."
-            )
+            raise ValueError(f"{model.name} reads a column {name!r} that the task does not have: em.Task({name}=...).")
     for term in functions.trace.terms:
         if term.name not in responses:
             raise ValueError(f"the task has a column {term.name!r}, which is {model.name}'s response: leave it out.")
         if not term.by_trial or term.random.ndim != 1:  # type: ignore[union-attr]
             raise ModelError(
-                f"{model.name}: {term.name!r} is not one number a trial, and cannot be simulated trial by trial."
+                f"{model.name}: {term.name!r} is not one number a trial: it cannot be drawn trial by trial."
             )
 
 
@@ -272,9 +268,8 @@ def _gaussian(model: SubjectModel, table: pd.DataFrame) -> FloatArray:
     x = np.column_stack(columns)
     if not np.isfinite(x).all():
         row, k = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(
-            f"subjects: {list(model.parameters)[k]!r} of subject {label_text(table.index[row])} is no finite number."
-        )
+        name, label = list(model.parameters)[k], label_text(table.index[row])
+        raise ValueError(f"subjects: {name!r} of subject {label} is no finite number.")
     return x
 
 

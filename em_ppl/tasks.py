@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from em_ppl.data import check_dataset, label_text, read_column, trial_counts
+from em_ppl.data import check_dataset, label_text, read_column, refuse_missing, trial_counts
 
 __all__ = ["Task"]
 
@@ -32,8 +32,8 @@ class Task:
     n_trials : int
         Trials of each subject.
     **columns : array_like or callable
-        Columns of the data besides the responses. An array is the same for all subjects: (trial, ...), or one number for
-        all trials. A function is called on every trial, for all subjects at once, and asks for what it needs by the
+        Columns of the data besides the responses. An array is the same for all subjects: (trial, ...), or one number
+        for all trials. A function is called on every trial, for all subjects at once, and asks for what it needs by the
         names of its arguments: columns and responses of that trial, each (subject, ...), ``trial`` (int), ``subject``
         (their positions, (subject,)), and ``rng``, a NumPy generator. It returns (subject, ...), or one value for all.
 
@@ -86,20 +86,22 @@ class Task:
         Examples
         --------
         >>> import em_ppl as em
-        >>> data = em.from_subjects({"ann": {"offer": [1.0, 3.0], "choice": [0, 1]}, "bo": {"offer": [2.0], "choice": [1]}})
+        >>> people = {"ann": {"offer": [1.0, 3.0], "choice": [0, 1]}, "bo": {"offer": [2.0], "choice": [1]}}
+        >>> data = em.from_subjects(people)
         >>> em.Task.replay(data, ["offer"])
         Task of 2 trials: offer
         """
         data = check_dataset(data)
         task = cls(data.sizes.get("trial", 1), **answers)
-        columns = {name: read_column(data, name)[0] for name in names}
         task.subjects, task.lengths = data["subject"].values, trial_counts(data)
-        task.shown = {
-            name: values
-            if "subject" in data[name].dims
-            else np.broadcast_to(values, (len(task.lengths), *values.shape))
-            for name, values in columns.items()
-        }
+        for name in names:
+            values, _ = read_column(data, name)
+            if data[name].dims[:2] != ("subject", "trial"):
+                raise ValueError(
+                    f"column {name!r} has dims {data[name].dims}: only what changes by trial can be replayed."
+                )
+            refuse_missing(data, name)
+            task.shown[name] = values
         return task
 
     def __repr__(self) -> str:
@@ -108,7 +110,7 @@ class Task:
         return f"Task of {self.n_trials} trials: {', '.join([*self.shown, *after]) or 'responses alone'}"
 
     def shown_to(self, labels: Array) -> dict[str, Array]:
-        """Return what is shown whatever is done, (subject, trial, ...) or (subject, ...), for subjects of these labels."""
+        """Return what is shown whatever is done, (subject, trial, ...), for subjects of these labels."""
         if self.subjects is None:
             return {name: np.broadcast_to(values, (len(labels), *values.shape)) for name, values in self.shown.items()}
         place = {label: i for i, label in enumerate(self.subjects.tolist())}
@@ -164,8 +166,8 @@ class Task:
             values = np.full(n_subjects, values)
         if len(values) != n_subjects:
             raise ValueError(
-                f"column {name!r} of the task answers with shape {values.shape}: it must be ({n_subjects}, ...), one row "
-                "a subject."
+                f"column {name!r} of the task answers with shape {values.shape}: it must be ({n_subjects}, ...), one "
+                "row a subject."
             )
         return values.astype(float if values.dtype.kind == "f" else np.int64)
 
