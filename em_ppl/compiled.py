@@ -66,12 +66,16 @@ class Functions:
     terms: list[TensorVariable]
     inputs: list[TensorVariable]
     compile_kwargs: dict[str, Any]
-    _simulators: dict[str, tuple[Callable[..., list[Array]], int]] = field(default_factory=dict)
+    _of_terms: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def _compile(self, outputs: Sequence[TensorVariable]) -> Callable[..., list[Array]]:
+    def _compile(
+        self, outputs: Sequence[TensorVariable], further_inputs: Sequence[Any] = ()
+    ) -> Callable[..., list[Array]]:
         # inputs of a kind are always arrays of the declared type: checking them again costs more than a small model
         settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
-        function: Callable[..., list[Array]] = pytensor.function(self.inputs, list(outputs), **settings)
+        function: Callable[..., list[Array]] = pytensor.function(
+            [*self.inputs, *further_inputs], list(outputs), **settings
+        )
         return function
 
     @cached_property
@@ -86,9 +90,10 @@ class Functions:
 
     def draw(self, term: Term) -> TensorVariable:
         """Return a graph of `inputs` that draws what a term observes; raises NotBatchable if there is none."""
-        return self._batch_draws([term.random])[0]
+        return self._with_draws([term.random])[0]
 
-    def _batch_draws(self, outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def _with_draws(self, outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Carry graphs of one subject that may draw over to `inputs`."""
         x = self.inputs[0]
         if not self.batched:
             return graph_replace(outputs, {v: x[k] for k, v in enumerate(self.trace.x)}, strict=False)
@@ -97,23 +102,27 @@ class Functions:
         return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
 
     def simulator(self, term: Term) -> tuple[Callable[..., list[Array]], int]:
-        """Compile what `em_ppl.simulation` calls trial by trial, and say how many generators it needs.
+        """Compile what draws responses, and say how many NumPy generators it asks for behind `inputs`.
 
-        Inputs are `inputs` but its masks, and the NumPy generators. Outputs, (subject, trial): random responses, their
-        log-probability, and that of the responses among the inputs.
+        Outputs, (subject, trial): random responses, their log-probability, and that of the responses among the inputs.
         """
-        if term.name not in self._simulators:
-            assert term.random is not None, "a potential draws nothing"
-            value = term.random.clone()
-            logp = rewrite_graph(pm.logp(term.random, value), include=("stabilize",), clone=False)
-            outputs = self._batch_draws([term.random, graph_replace(logp, {value: term.random}), term.logp])
-            shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType)]
-            generators = [v.type() for v in shared if v.owner is None]
+        if ("simulator", term.name) not in self._of_terms:
+            value = term.random.clone()  # type: ignore[union-attr]
+            outputs = [term.random, graph_replace(_logp(term, value), {value: term.random}), term.logp]
+            outputs = self._with_draws(outputs)
+            shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
+            generators = [v.type() for v in shared]
             outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
-            inputs = [*self.inputs[: 1 + len(self.columns)], *generators]
-            settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
-            self._simulators[term.name] = pytensor.function(inputs, outputs, **settings), len(generators)
-        return self._simulators[term.name]
+            self._of_terms["simulator", term.name] = self._compile(outputs, generators), len(generators)
+        return self._of_terms["simulator", term.name]
+
+    def log_probability_of(self, term: Term) -> Callable[..., list[Array]]:
+        """Compile the log-probability of one and the same response in every trial, the last input."""
+        if ("option", term.name) not in self._of_terms:
+            option = pt.scalar("option", dtype="int64")
+            logp = _logp(term, pt.zeros_like(self.trace.columns[term.name]) + option)
+            self._of_terms["option", term.name] = self._compile(self._with_draws([logp]), [option])
+        return self._of_terms["option", term.name]
 
     @cached_property
     def pointwise(self) -> Callable[..., list[Array]]:
@@ -153,6 +162,12 @@ def functions_of(model: SubjectModel, columns: dict[str, Column], compile_kwargs
         model._compiled[key] = build_functions(model, columns, settings)
     functions: Functions = model._compiled[key]
     return functions
+
+
+def _logp(term: Term, value: TensorVariable) -> TensorVariable:
+    """Log-probability of another response than the one that was given, after the same history; one subject."""
+    logp: TensorVariable = rewrite_graph(pm.logp(term.random, value), include=("stabilize",), clone=False)
+    return logp
 
 
 def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
@@ -293,10 +308,15 @@ class CompiledModel:
             Name of the observed variable or potential -> (subject, trial, ...) or (subject,); 0 where a response
             is missing, and in padding.
         """
-        x = self._checked(x)
+        return self.by_trial(self.functions.pointwise, self.functions.trace.terms, self._checked(x))
+
+    def by_trial(
+        self, function: Callable[..., list[Array]], terms: Sequence[Term], x: FloatArray
+    ) -> dict[str, FloatArray]:
+        """Call a function of x and the data that has one output a term; put together what it says of each trial."""
         result: dict[str, FloatArray] = {}
-        for rows, outputs in self._run(self.functions.pointwise, x, np.arange(len(x))):
-            for term, values in zip(self.functions.trace.terms, outputs, strict=True):
+        for rows, outputs in self._run(function, x, np.arange(len(x))):
+            for term, values in zip(terms, outputs, strict=True):
                 if term.name not in result:
                     width = (self.data.sizes["trial"],) if term.by_trial else ()
                     result[term.name] = np.zeros((len(x), *width, *values.shape[1 + term.by_trial :]))

@@ -412,7 +412,7 @@ def refuse_missing(data: xr.Dataset, name: str) -> None:
     """Raise if a column that must be complete has a missing or infinite value."""
     variable = data[name]
     real = _real_cells(data, variable)
-    bad = ~np.isfinite(variable.values) & _widen(real, variable.ndim)
+    bad = ~np.isfinite(variable.values) & widen(real, variable.ndim)
     if not bad.any():
         return
     where = _place(data, variable, tuple(np.argwhere(bad)[0]))
@@ -426,7 +426,7 @@ def refuse_missing(data: xr.Dataset, name: str) -> None:
 def check_responses(data: xr.Dataset, name: str) -> None:
     """Raise if an observed column has an infinite value, or misses a part of a trial's values."""
     variable, real = data[name], _real_cells(data, data[name])
-    infinite = np.isinf(variable.values) & _widen(real, variable.ndim)
+    infinite = np.isinf(variable.values) & widen(real, variable.ndim)
     if infinite.any():
         where = _place(data, variable, tuple(np.argwhere(infinite)[0]))
         raise ValueError(
@@ -468,14 +468,14 @@ def _fill(values: Array, real: NDArray[np.bool_], present: NDArray[np.bool_]) ->
     if present.ndim == 2:
         has_any = present.any(1)
         first = values[np.arange(len(values)), present.argmax(1)]
-        stand_in = np.where(_widen(has_any, first.ndim), first, known[0])[:, None]
-    filled = np.where(_widen(present, values.ndim), values, stand_in)
+        stand_in = np.where(widen(has_any, first.ndim), first, known[0])[:, None]
+    filled = np.where(widen(present, values.ndim), values, stand_in)
     # an integer column with missing values reaches us as floats
     was_integer = bool((real & ~present).any()) and bool((known % 1 == 0).all())
     return filled.astype(np.int64) if was_integer else filled
 
 
-def _widen(mask: NDArray[np.bool_], ndim: int) -> NDArray[np.bool_]:
+def widen(mask: NDArray[np.bool_], ndim: int) -> NDArray[np.bool_]:
     """Append dimensions of length 1."""
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
 

@@ -206,7 +206,7 @@ def log_likelihood_of(fit: Fit, posterior: xr.Dataset, progress: Progress) -> xr
     exist are listed, along ``<name>_response`` with their subject and trial as coordinates, since ArviZ knows no gaps.
     """
     sample = {dim: posterior[dim].values for dim in ("chain", "draw")}
-    draws = _declared(fit, posterior)
+    draws = every_parameter(fit, posterior)
     progress.say("compiling the log-likelihood of every trial")
     compiled = fit.compiled
     terms: dict[str, list[Any]] = {}
@@ -234,7 +234,7 @@ def log_likelihood_of(fit: Fit, posterior: xr.Dataset, progress: Progress) -> xr
     return xr.Dataset(variables)
 
 
-def _declared(fit: Fit, posterior: xr.Dataset) -> NDArray[np.float64]:
+def every_parameter(fit: Fit, posterior: xr.Dataset) -> NDArray[np.float64]:
     """All declared parameters of every draw, (draw, subject, declared parameter), Gaussian space."""
     gaussian = posterior["gaussian"].transpose("chain", "draw", "subject", "parameter")
     own = {str(name): gaussian.sel(parameter=name).values for name in gaussian["parameter"].values}

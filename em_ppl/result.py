@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from em_ppl.diagnosis import Diagnosis
     from em_ppl.evidence import Evidence
     from em_ppl.pymc_models import PyMCModel
+    from em_ppl.tasks import Task
 
 __all__ = ["Fit"]
 
@@ -325,6 +326,108 @@ class Fit:
             log_likelihood=log_likelihood,
             progressbar=progressbar,
         )
+
+    def predict(
+        self,
+        idata: Any = None,
+        *,
+        draws: int = 100,
+        task: Task | None = None,
+        random_seed: int | None = None,
+        progressbar: bool = True,
+    ) -> xr.Dataset:
+        """Draw responses from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        idata : InferenceData or DataTree, optional
+            Draws of the posterior, such as those of `sample`; left out, of this fit.
+        draws : int
+            How many draws of all subjects' parameters are used, each for one set of responses.
+        task : Task, optional
+            Left out, each response is predicted one step ahead, after the subject's own history. With a task, subjects
+            live through it, and what they learn comes of what they would have done.
+        random_seed : int, optional
+            The fit's own, if left out.
+        progressbar : bool
+            Whether to show progress.
+
+        Returns
+        -------
+        Dataset
+            Each observed variable, (draw, subject, trial), and with a task its columns; NaN where there is no response.
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model, or is of a PyMC model.
+
+        Examples
+        --------
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 2, a / 2 + 1]} for a in range(100)]
+        >>> fit = em.fit(normal, em.from_subjects(people), progressbar=False)
+        >>> fit.predict(draws=10, progressbar=False).y.shape
+        (10, 100, 2)
+        >>> fit.predict(draws=10, task=em.Task(5), progressbar=False).y.shape
+        (10, 100, 5)
+        """
+        from em_ppl.predictions import predict
+
+        return predict(self, idata, draws=draws, task=task, random_seed=random_seed, progressbar=progressbar)
+
+    def response_probabilities(self) -> xr.Dataset:
+        """Tell how probable each response was, before it was given, at each subject's posterior median.
+
+        Returns
+        -------
+        Dataset
+            ``<name>_given`` (subject, trial): the probability (of a number: the density) of the response that was
+            given. ``<name>`` (subject, trial, <name>_option): that of each option of a Bernoulli or Categorical
+            response. NaN where there is none.
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model, or is of a PyMC model.
+        """
+        from em_ppl.predictions import response_probabilities
+
+        return response_probabilities(self)
+
+    def quality(self) -> pd.DataFrame:
+        """Tabulate how well the model describes each subject, at its posterior median.
+
+        Returns
+        -------
+        DataFrame
+            One row a subject: ``responses``; ``log_likelihood``; ``probability``, the geometric mean over responses;
+            ``accuracy``, the share of responses that were the most probable option; ``pseudo_r2`` (McFadden 1974),
+            1 - log-likelihood / that of a guess among the options that are possible. The last two are NaN where a
+            response is no choice (Bernoulli or Categorical).
+
+        Raises
+        ------
+        ValueError
+            If the fit was loaded without its model, or is of a PyMC model.
+
+        Examples
+        --------
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(p=em.Unit())
+        ... def coin(p, heads):
+        ...     pm.Bernoulli("heads", p=p, observed=heads)
+        >>> people = [{"heads": [1] * k + [0] * (20 - k)} for k in range(21)]
+        >>> fit = em.fit(coin, em.from_subjects(people), progressbar=False)
+        >>> fit.quality()["accuracy"].iloc[[0, 5, 20]].tolist()
+        [1.0, 0.75, 1.0]
+        """
+        from em_ppl.predictions import quality
+
+        return quality(self)
 
     def diagnose(self) -> Diagnosis:
         """Forecast where NUTS will differ from this fit, before it is run.

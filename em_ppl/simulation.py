@@ -147,7 +147,7 @@ def simulate(
     x, labels = _gaussian(model, table), label_array(list(table.index))
     generator = np.random.default_rng(random_seed)
     with Progress(show=progressbar) as progress:
-        play = _Play(model, task, x, labels, dict(compile_kwargs or {}))
+        play = Play(model, task, x, labels, dict(compile_kwargs or {}))
         for trial in range(task.n_trials):
             play.run(trial, generator)
             progress.say(f"trial {trial + 1} of {task.n_trials}")
@@ -155,7 +155,7 @@ def simulate(
     return _as_dataset(play, table, model)
 
 
-class _Play:
+class Play:
     """The columns so far, and the functions that draw what comes next."""
 
     def __init__(
@@ -197,7 +197,8 @@ class _Play:
     def _call(self, term: Term, n_trials: int, generator: np.random.Generator) -> list[Array]:
         function, n_generators = self.functions.simulator(term)
         cut = [self.columns[name][:, :n_trials] for name in self.functions.trace.columns]
-        inputs = [np.ascontiguousarray(values) for values in (self.x, *cut)]
+        everywhere = np.ones((len(self.x), n_trials), dtype=bool)
+        inputs = [np.ascontiguousarray(values) for values in (self.x, *cut, *[everywhere] * len(self.terms))]
         if self.functions.batched:
             return function(*inputs, *generator.spawn(n_generators))
         rows = [function(*(a[i] for a in inputs), *generator.spawn(n_generators)) for i in range(len(self.x))]
@@ -288,13 +289,12 @@ def _check_names(what: str, given: Any, parameters: Mapping[str, Parameter]) -> 
             raise ValueError(f"{what} lacks the parameter {name!r}; it has {', '.join(map(str, given))}.")
 
 
-def _as_dataset(play: _Play, table: pd.DataFrame, model: SubjectModel) -> xr.Dataset:
-    lengths = play.task.lengths_of(play.labels)
+def _as_dataset(play: Play, table: pd.DataFrame, model: SubjectModel) -> xr.Dataset:
     variables: dict[str, Any] = {}
     for name, values in play.columns.items():
         inner = tuple(f"{name}_dim_{k}" for k in range(values.ndim - 2))
         variables[name] = (("subject", "trial", *inner), values)
     variables |= {name: ("subject", table[name].to_numpy(float)) for name in model.parameters}
     coords: dict[str, Any] = {"subject": play.labels, "trial": np.arange(play.task.n_trials)}
-    coords["n_trials"] = ("subject", np.full(len(play.labels), play.task.n_trials) if lengths is None else lengths)
+    coords["n_trials"] = ("subject", play.task.lengths_of(play.labels))
     return xr.Dataset(variables, coords=coords)

@@ -120,11 +120,11 @@ class Task:
             raise ValueError(f"the task replays the trials of others: subject {label_text(stranger)} had none.")
         return {name: values[rows] for name, values in self.shown.items()}
 
-    def lengths_of(self, labels: Array) -> NDArray[np.int64] | None:
-        """Return the number of trials of subjects of these labels; None, if all have all."""
+    def lengths_of(self, labels: Array) -> NDArray[np.int64]:
+        """Return the number of trials of subjects of these labels."""
         if self.subjects is None or self.lengths is None:
-            return None
-        by_label = dict(zip(self.subjects.tolist(), self.lengths, strict=True))
+            return np.full(len(labels), self.n_trials)
+        by_label = dict(zip(self.subjects.tolist(), self.lengths.tolist(), strict=True))
         return np.array([by_label[label] for label in labels.tolist()])
 
     def order(self, responses: Iterable[str]) -> list[str]:

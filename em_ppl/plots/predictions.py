@@ -6,15 +6,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pymc as pm
 from numpy.typing import NDArray
 
-from em_ppl import compat
+from em_ppl.data import widen
 from em_ppl.plots.style import EM, legend_above, shown, tidy
-from em_ppl.pymc_models import PyMCModel
+from em_ppl.predictions import refuse_pymc_model
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
+    from em_ppl.tasks import Task
 
 DRAWS = 200
 BINS = 20  # of trials, if there are more
@@ -22,11 +22,15 @@ MOST_OPTIONS = 6  # whole numbers up to so many values are taken for options, ea
 
 
 def plot_predictions(
-    fit: Fit, idata: Any = None, *, var_name: str | None = None, probability: float = 0.9, random_seed: int = 0
+    fit: Fit,
+    idata: Any = None,
+    *,
+    task: Task | None = None,
+    var_name: str | None = None,
+    probability: float = 0.9,
+    random_seed: int = 0,
 ) -> Any:
     """Draw observed responses over predicted ones: on average trial by trial, and for every subject.
-
-    A learner is given its own history, so that the check is of one-step-ahead predictions.
 
     Parameters
     ----------
@@ -34,6 +38,9 @@ def plot_predictions(
         What `em_ppl.fit` returned.
     idata : InferenceData or DataTree, optional
         Draws of the posterior, such as those of `Fit.sample`; left out, of the fit.
+    task : Task, optional
+        Left out, each response is predicted one step ahead, after the subject's own history: a learner that copies
+        itself looks well. With the task that the data come from, subjects live through it again, free-running.
     var_name : str, optional
         The observed variable; the first, if left out.
     probability : float
@@ -50,7 +57,8 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        If the fit was loaded without its model, is of a PyMC model, or there is no such observed variable.
+        If the fit was loaded without its model, is of a PyMC model, there is no such observed variable, or the task has
+        another number of trials than the data.
 
     Examples
     --------
@@ -59,14 +67,17 @@ def plot_predictions(
     """
     from matplotlib.figure import Figure
 
-    if isinstance(fit.model, PyMCModel):
-        raise ValueError(
-            "this fit is of a PyMC model: predict by pm.sample_posterior_predictive, and let ArviZ draw the picture."
-        )
+    refuse_pymc_model(fit)
     name = fit.settings["observed"][0] if var_name is None else var_name
     if name not in fit.settings["observed"]:
         raise ValueError(f"no observed variable {name!r}; the fit has {', '.join(fit.settings['observed'])}.")
-    observed, predicted = _responses(fit, idata, name, random_seed)
+    predicted = fit.predict(idata, draws=DRAWS, task=task, random_seed=random_seed, progressbar=False)[name].values
+    values, present = fit.data[name].values.astype(float), fit.compiled.subjects.present[name]
+    observed = np.where(widen(present, values.ndim), values, np.nan)
+    if predicted.shape[1:] != observed.shape:
+        raise ValueError(f"the task has {predicted.shape[2]} trials, the data have {observed.shape[1]}.")
+    if observed.ndim == 1:  # one response a subject
+        observed, predicted = observed[:, None], predicted[..., None]
     series = _series(name, observed, predicted)
     figure = Figure(figsize=(7.8, 0.5 + 3.1 * len(series)), layout="constrained")
     for row, (label, (given, drawn)) in zip(
@@ -76,28 +87,6 @@ def plot_predictions(
         _by_subject(row[1], label, given, drawn, probability)
     legend_above(figure)
     return shown(figure)
-
-
-def _responses(fit: Fit, idata: Any, name: str, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Observed responses, (subject, trial), and predicted ones, (draw, subject, trial); NaN where there was none."""
-    if idata is None:
-        idata = fit.to_inference_data(draws=DRAWS, chains=1, log_likelihood=False, random_seed=seed)
-    posterior = compat.read_group(idata, "posterior")
-    assert posterior is not None
-    centred = [parameter for parameter in fit.group.varying if f"{parameter}_gaussian" in posterior]
-    every = max(1, posterior.sizes["chain"] * posterior.sizes["draw"] // DRAWS)
-    thinned = compat.make_inference_data({"posterior": posterior.isel(draw=slice(None, None, every))}, {})
-    with fit.hierarchical_model(centred=centred):
-        drawn = pm.sample_posterior_predictive(thinned, var_names=[name], random_seed=seed, progressbar=False)
-    group = compat.read_group(drawn, "posterior_predictive")
-    assert group is not None
-    present = fit.compiled.subjects.present[name]
-    present = present.reshape(len(present), -1)
-    values = fit.data[name].values.astype(float)
-    shape = (*present.shape, *values.shape[2:])
-    predicted = group[name].values.reshape(-1, *shape).astype(float)
-    missing = ~present.reshape(*present.shape, *[1] * (len(shape) - 2))
-    return np.where(missing, np.nan, values.reshape(shape)), np.where(missing, np.nan, predicted)
 
 
 def _series(
