@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
 from em_ppl.agreement import Agreement, agreement
 from em_ppl.compiled import BatchingWarning, CompiledModel
+from em_ppl.confusion import Confusion, confusion
 from em_ppl.data import from_dataframe, from_subjects
 from em_ppl.diagnosis import Diagnosis
 from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
@@ -17,14 +18,18 @@ from em_ppl.inference_data import load
 from em_ppl.model import ModelError, SubjectModel, subject_model
 from em_ppl.parameters import Interval, Parameter, Positive, Real, Unit
 from em_ppl.plots import (
+    plot_calibration,
+    plot_confusion,
     plot_convergence,
     plot_forest,
     plot_posterior,
     plot_predictions,
+    plot_recovery,
     plot_shrinkage,
     plot_subjects,
 )
 from em_ppl.pymc_models import PyMCModel, from_pymc
+from em_ppl.recovery import Recovery, recover
 from em_ppl.result import Fit
 from em_ppl.simulation import draw_subjects, simulate
 from em_ppl.tasks import Task
@@ -36,6 +41,7 @@ __all__ = [
     "BatchingWarning",
     "Cauchy",
     "CompiledModel",
+    "Confusion",
     "ConvergenceWarning",
     "Diagnosis",
     "Evidence",
@@ -52,24 +58,30 @@ __all__ = [
     "PyMCModel",
     "Quadrature",
     "Real",
+    "Recovery",
     "StudentT",
     "SubjectModel",
     "Task",
     "Unit",
     "WaldTest",
     "agreement",
+    "confusion",
     "draw_subjects",
     "fit",
     "from_dataframe",
     "from_pymc",
     "from_subjects",
     "load",
+    "plot_calibration",
+    "plot_confusion",
     "plot_convergence",
     "plot_forest",
     "plot_posterior",
     "plot_predictions",
+    "plot_recovery",
     "plot_shrinkage",
     "plot_subjects",
+    "recover",
     "simulate",
     "subject_model",
 ]

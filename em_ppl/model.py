@@ -6,7 +6,9 @@ What it registers there (observed variables, potentials) are the terms of the su
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -121,6 +123,13 @@ class SubjectModel:
     def __repr__(self) -> str:
         parameters = ", ".join(f"{name}: {p.kind}" for name, p in self.parameters.items())
         return f"<subject model {self.name}({parameters}) of {', '.join(self.columns)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process by name, where a module has it, so that it is compiled there once; else whole."""
+        module, name = self.function.__module__, self.function.__qualname__
+        if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
+            return _find_model, (module, name)
+        return SubjectModel, (self.function, self.parameters, self.columns)
 
     def compile(self, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None) -> CompiledModel:
         """Compile the log-likelihood and its gradient for all subjects of `data`.
@@ -307,6 +316,11 @@ def _leading_lengths(
     }
     probed = clone_replace(logps, replace=probe, rebuild_strict=False)
     return [logp.type.shape[0] if logp.type.ndim else 0 for logp in probed]
+
+
+def _find_model(module: str, name: str) -> SubjectModel:
+    model: SubjectModel = getattr(importlib.import_module(module), name)
+    return model
 
 
 class ModelError(ValueError):

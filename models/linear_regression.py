@@ -51,7 +51,8 @@ def task(n_trials: int = 30) -> em.Task:
     Examples
     --------
     >>> import em_ppl as em
-    >>> people = em.draw_subjects(linear_regression, {"intercept": (0.0, 1.0), "slope": (2.0, 1.0), "sigma": (0.0, 0.3)}, 2, random_seed=1)
+    >>> group = {"intercept": (0.0, 1.0), "slope": (2.0, 1.0), "sigma": (0.0, 0.3)}
+    >>> people = em.draw_subjects(linear_regression, group, 2, random_seed=1)
     >>> em.simulate(linear_regression, people, task(20), random_seed=1, progressbar=False).y.shape
     (2, 20)
     """

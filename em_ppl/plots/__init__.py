@@ -4,14 +4,18 @@ from em_ppl.plots.convergence import plot_convergence
 from em_ppl.plots.forest import plot_forest
 from em_ppl.plots.posterior import plot_posterior
 from em_ppl.plots.predictions import plot_predictions
+from em_ppl.plots.recovery import plot_calibration, plot_confusion, plot_recovery
 from em_ppl.plots.shrinkage import plot_shrinkage
 from em_ppl.plots.subjects import plot_subjects
 
 __all__ = [
+    "plot_calibration",
+    "plot_confusion",
     "plot_convergence",
     "plot_forest",
     "plot_posterior",
     "plot_predictions",
+    "plot_recovery",
     "plot_shrinkage",
     "plot_subjects",
 ]
