@@ -1,7 +1,7 @@
 """Linear regression with one predictor, every subject with a line and a residual SD of its own.
 
-A mixed model with a random intercept, a random slope and, unlike most, a random residual SD:
-y ~ Normal(``intercept`` + ``slope`` x, ``sigma``).
+Task: any in which a number is measured again and again, beside a predictor. A mixed model with a random intercept, a
+random slope and, unlike most, a random residual SD: y ~ Normal(``intercept`` + ``slope`` x, ``sigma``).
 
 Data, one row a trial:
 

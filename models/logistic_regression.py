@@ -1,6 +1,7 @@
 """Logistic regression with one predictor, every subject with an intercept and a slope of its own.
 
-A psychometric function, or a generalised linear mixed model: P(y = 1) = sigmoid(``intercept`` + ``slope`` x).
+Task: any with two possible responses, beside a predictor. A psychometric function, or a generalised linear mixed
+model: P(y = 1) = sigmoid(``intercept`` + ``slope`` x).
 
 Data, one row a trial:
 

@@ -1,6 +1,6 @@
 """Rescorla-Wagner learning with one learning rate for good news and one for bad.
 
-Task and choice rule as in `rescorla_wagner`: a bandit with two arms, softmax(``beta`` q), values that begin at 0. The
+Task: a bandit with two arms, as in `rescorla_wagner`; choices by softmax(``beta`` q), values that begin at 0. The
 value of the chosen arm moves by ``alpha_positive`` where the reward was above it, by ``alpha_negative`` where below.
 
 Data, one row a trial:

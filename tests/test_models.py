@@ -43,7 +43,17 @@ def some_of_unequal_length(data: xr.Dataset) -> xr.Dataset:
 
 
 def test_every_model_of_the_zoo_is_tested():
-    assert sorted(models.__all__) == sorted(case.name for case in CASES)
+    assert sorted({*models.__all__} - {"available"}) == sorted(case.name for case in CASES)
+
+
+def test_the_catalogue_lists_them_all():
+    catalogue = models.available()
+    assert sorted(catalogue.table.index) == sorted({*models.__all__} - {"available"})
+    assert (catalogue.table != "").all(axis=None)
+    assert catalogue.table["paper"]["rescorla_wagner_two_rates"] == "Frank et al. (2007)"
+    assert catalogue.table["paper"]["meta_d"] == "Maniscalco & Lau (2012)"
+    assert "parameters: alpha, beta; data: choice, reward" in repr(catalogue)
+    assert catalogue._repr_html_().count("<tr") == len(catalogue.table) + 2  # of which two are the head
 
 
 @every_model

@@ -14,7 +14,6 @@ import importlib
 import logging
 import warnings
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -38,12 +37,9 @@ def simulate(study: str) -> tuple[em.SubjectModel, xr.Dataset]:
     """Simulate, seed 1."""
     name, group, n_subjects, n_trials = STUDIES[study]
     module = importlib.import_module(f"em_ppl.models.{name}")
-    model, generator = getattr(module, name), np.random.default_rng(1)
-    people = {
-        key: model.parameters[key].to_natural(generator.normal(mean, sd, n_subjects))
-        for key, (mean, sd) in group.items()
-    }
-    return model, module.simulate(pd.DataFrame(people), n_trials=n_trials, random_seed=1)[list(model.columns)]
+    model = getattr(module, name)
+    people = em.draw_subjects(model, group, n_subjects, random_seed=1)
+    return model, em.simulate(model, people, module.task(n_trials), random_seed=1, progressbar=False)
 
 
 def compare(study: str) -> pd.DataFrame:

@@ -17,7 +17,6 @@ import logging
 import warnings
 
 import arviz as az
-import numpy as np
 import pandas as pd
 import pymc as pm
 import xarray as xr
@@ -40,11 +39,8 @@ def simulate(name: str, seed: int) -> tuple[em.SubjectModel, xr.Dataset]:
     """Simulate a study."""
     module = importlib.import_module(f"em_ppl.models.{name}")
     model, (group, n_trials) = getattr(module, name), STUDIES[name]
-    generator = np.random.default_rng(seed)
-    people = {
-        key: model.parameters[key].to_natural(generator.normal(mean, sd, SUBJECTS)) for key, (mean, sd) in group.items()
-    }
-    return model, module.simulate(pd.DataFrame(people), n_trials=n_trials, random_seed=seed)[list(model.columns)]
+    people = em.draw_subjects(model, group, SUBJECTS, random_seed=seed)
+    return model, em.simulate(model, people, module.task(n_trials), random_seed=seed, progressbar=False)
 
 
 def measure(idata: object) -> dict[str, float]:
