@@ -113,7 +113,10 @@ class Functions:
             shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
             generators = [v.type() for v in shared]
             outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
-            self._of_terms["simulator", term.name] = self._compile(outputs, generators), len(generators)
+            with warnings.catch_warnings():
+                # numba says that it leaves what a CustomDist draws to Python, as it must
+                warnings.filterwarnings("ignore", "Numba will use object mode", UserWarning)
+                self._of_terms["simulator", term.name] = self._compile(outputs, generators), len(generators)
         return self._of_terms["simulator", term.name]
 
     def log_probability_of(self, term: Term) -> Callable[..., list[Array]]:

@@ -18,7 +18,8 @@ import pytensor.tensor as pt
 import xarray as xr
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.utils import rewrite_graph
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.traversal import ancestors, toposort
+from pytensor.scan.op import Scan
 from pytensor.tensor import TensorVariable
 
 from em_ppl.data import check_dataset
@@ -279,6 +280,7 @@ class SubjectModel:
         for name, variable in x.items():
             if variable not in used:
                 raise ModelError(f"{self.name}: parameter {name!r} is never used by the likelihood: drop it or use it.")
+        self._refuse_single_precision(logps)
         return tuple(
             Term(
                 name=variable.name,
@@ -289,6 +291,19 @@ class SubjectModel:
             )
             for variable, logp, length in zip(variables, logps, lengths, strict=True)
         )
+
+    def _refuse_single_precision(self, logps: list[TensorVariable]) -> None:
+        """Raise if a loop carries float32: its noise of 1e-7 hides modes and curvature.
+
+        PyTensor takes a number that Python wrote for float32 where float32 holds it exactly, and a loop keeps the type
+        of its start.
+        """
+        for node in toposort(logps):
+            if isinstance(node.op, Scan) and any(out.dtype == "float32" for out in node.outputs):
+                raise ModelError(
+                    f"{self.name}: a loop computes in single precision (float32). Give its start another type, as in "
+                    'pt.full(2, 0.5, dtype="float64"); pt.zeros and pt.ones have it.'
+                )
 
     def _check_observed(self, scratch: pm.Model, rv: TensorVariable, symbols: Mapping[str, TensorVariable]) -> None:
         if rv.name not in symbols:

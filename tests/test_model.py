@@ -2,6 +2,7 @@
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import pytest
 from scipy import stats
@@ -233,3 +234,22 @@ def test_it_is_called_once_and_touches_no_model_around_it():
         model.compile(data.isel(subject=[0]), compile_kwargs=QUICK)
     assert len(calls) == 1
     assert not around.basic_RVs
+
+
+def test_single_precision_is_refused():
+    """Values that start at a bare 0.5 are float32, and what is set in them stays so."""
+
+    @em.subject_model(alpha=em.Unit())
+    def single(alpha, choice, reward):
+        q = pytensor.scan(
+            lambda c, r, q, alpha: pt.set_subtensor(q[c], q[c] + alpha * (r - q[c])),
+            sequences=[choice, reward],
+            outputs_info=[pt.full(2, 0.5)],
+            non_sequences=[alpha],
+            return_updates=False,
+        )
+        pm.Categorical("choice", logit_p=q, observed=choice)
+
+    data = em.from_subjects({"ann": {"reward": [1.0, 0.0], "choice": [0, 1]}})
+    with pytest.raises(em.ModelError, match=r"a loop computes in single precision.*dtype=\"float64\""):
+        single.compile(data)
