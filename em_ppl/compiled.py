@@ -145,7 +145,7 @@ def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwa
         logps = batch(logps, together | {v: x[:, k] for k, v in enumerate(trace.x)}, x.shape[0])
     except NotBatchable as reason:
         message = f"{model.name} is evaluated one subject at a time, many times slower: {reason}"
-        warnings.warn(message, BatchingWarning, stacklevel=4)
+        warnings.warn(message, BatchingWarning, stacklevel=5)
         batched = False
         x = pt.tensor("x", dtype="float64", shape=(len(trace.x),))
         together = {v: v for v in own}

@@ -273,7 +273,7 @@ def _columns(compiled: CompiledModel) -> list[Symbol]:
     return [
         pytensor.shared(values, name=f"{name}_observed", shape=values.shape)
         if name in observed
-        else pm.Data(name, values, dims=compiled.data[name].dims)
+        else pm.Data(name, values, dims=compiled.data[name].dims).astype(values.dtype)  # PyMC makes int32 of int64
         for name, values in ((name, compiled.subjects.columns[name]) for name in functions.trace.columns)
     ]
 

@@ -11,6 +11,8 @@ from .catalogue import available
 from .drift_diffusion import drift_diffusion
 from .effort_discounting import effort_discounting
 from .exponential_discounting import exponential_discounting
+from .go_nogo_pavlovian import go_nogo_pavlovian
+from .hgf_binary import hgf_binary
 from .hyperbolic_discounting import hyperbolic_discounting
 from .hyperboloid_discounting import hyperboloid_discounting
 from .kalman_bandit import kalman_bandit
@@ -32,7 +34,10 @@ from .risk_ambiguity import risk_ambiguity
 from .risky_choice import risky_choice
 from .signal_detection import signal_detection
 from .signal_detection_unequal import signal_detection_unequal
+from .two_step import two_step
 from .two_step_deterministic import two_step_deterministic
+from .two_step_model_based import two_step_model_based
+from .two_step_model_free import two_step_model_free
 from .ultimatum import ultimatum
 
 __all__ = [
@@ -42,6 +47,8 @@ __all__ = [
     "drift_diffusion",
     "effort_discounting",
     "exponential_discounting",
+    "go_nogo_pavlovian",
+    "hgf_binary",
     "hyperbolic_discounting",
     "hyperboloid_discounting",
     "kalman_bandit",
@@ -63,6 +70,9 @@ __all__ = [
     "risky_choice",
     "signal_detection",
     "signal_detection_unequal",
+    "two_step",
     "two_step_deterministic",
+    "two_step_model_based",
+    "two_step_model_free",
     "ultimatum",
 ]

@@ -403,3 +403,20 @@ def test_a_parameter_is_centred_where_trials_tell_more_than_the_group():
     assert free == ["group_mean", "group_sd", "intercept_gaussian", "slope_offset"]
     free = [v.name for v in fit.hierarchical_model(centred=False).free_RVs]
     assert free == ["group_mean", "group_sd", "intercept_offset", "slope_offset"]
+
+
+def test_an_integer_column_stays_what_it_was():
+    """PyMC keeps whole numbers as int32, the batched graph has int64; log-likelihood against scipy's."""
+
+    @em.subject_model(level=em.Real(spread=1.0))
+    def successes(level, n, k):
+        pm.Binomial("k", n, logit_p=level, observed=k)
+
+    data = em.from_subjects([{"n": [9, 4], "k": [5, 1]}, {"n": [2, 6], "k": [0, 6]}])
+    with successes.hierarchical(data) as model:
+        point = {"group_mean": [0.5], "group_sd_log__": [0.0], "level_offset": [0.0, 1.0]}
+        value = model.compile_logp(vars=model["k"], sum=True)(point)
+        drawn = pm.draw(model["k"], random_seed=1)
+    p = special.expit([[0.5], [1.5]])
+    assert value == pytest.approx(stats.binom.logpmf(data["k"], data["n"], p).sum())
+    assert (drawn <= data["n"].values).all()

@@ -86,6 +86,18 @@ def test_slopes_at_extreme_times_and_beyond():
                 np.testing.assert_allclose(slope[k], steps, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("z", [0.02, 0.3, 0.7, 0.98])
+def test_series_for_short_and_for_long_times_agree_where_they_meet(z):
+    """Each has its largest error there: with one term less of either, some of these starts are off by over 1e-10."""
+    time = wiener.SWITCH + np.array([-1e-4, 1e-4])
+    x = np.array(
+        [p.to_gaussian(y) for p, y in zip(drift_diffusion.parameters.values(), (1.0, 1.0, z, 0.2), strict=True)]
+    )
+    value, _ = density(1, 0.2 + time, 1.0, 1.0, z, 0.2)
+    expected = [loop(x, {"choice": [1], "rt": [0.2 + t], "stimulus": [1.0]}) for t in time]
+    np.testing.assert_allclose(value, expected, rtol=0, atol=2e-12)
+
+
 @pytest.mark.parametrize("choice", [0, 1])
 def test_draws_follow_the_density(choice):
     """All people at once, 5000 draws each (seed 1), also from next to the boundary that they do not reach."""
