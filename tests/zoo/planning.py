@@ -30,10 +30,10 @@ CASES = [
         task(280),
         {
             "alpha": (0.5, 0.8),
-            "lambda_": (0.0, 1.0),
+            "lambda_": (0.0, 1.3),
             "beta": (1.8, 0.4),
-            "w_low": (0.0, 1.2),
-            "w_high": (0.8, 1.2),
+            "w_low": (-0.8, 1.2),
+            "w_high": (-0.2, 1.2),
             "stickiness": (0.3, 0.5),
         },
         {"alpha": 0.7, "lambda_": 0.3, "beta": 0.7, "w_low": 0.6, "w_high": 0.6, "stickiness": 0.7},
