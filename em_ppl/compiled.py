@@ -19,7 +19,6 @@ import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.type import RandomType
@@ -34,7 +33,7 @@ from em_ppl.data import (
     refuse_missing,
     trial_counts,
 )
-from em_ppl.model import Column, ModelError, SubjectModel, Term, Trace
+from em_ppl.model import Column, ModelError, SubjectModel, Term, Trace, check_subject_model, stabilised
 
 __all__ = ["BatchingWarning", "CompiledModel"]
 
@@ -157,9 +156,11 @@ def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwa
     return Functions(trace, columns, batched, value, terms, inputs, compile_kwargs)
 
 
-def functions_of(model: SubjectModel, columns: dict[str, Column], compile_kwargs: Mapping[str, Any]) -> Functions:
+def functions_of(
+    model: SubjectModel, columns: dict[str, Column], compile_kwargs: Mapping[str, Any] | None
+) -> Functions:
     """Return what is, or will be, compiled for a model and the kind of its columns: once for all data."""
-    settings = dict(compile_kwargs)
+    settings = dict(compile_kwargs or {})
     key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
     if key not in model._compiled:
         model._compiled[key] = build_functions(model, columns, settings)
@@ -169,8 +170,7 @@ def functions_of(model: SubjectModel, columns: dict[str, Column], compile_kwargs
 
 def _logp(term: Term, value: TensorVariable) -> TensorVariable:
     """Log-probability of another response than the one that was given, after the same history; one subject."""
-    logp: TensorVariable = rewrite_graph(pm.logp(term.random, value), include=("stabilize",), clone=False)
-    return logp
+    return stabilised([pm.logp(term.random, value)])[0]
 
 
 def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
@@ -459,13 +459,11 @@ def compile_model(
     model: SubjectModel, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None
 ) -> CompiledModel:
     """Bind a model to data; see `SubjectModel.compile`."""
-    if not isinstance(model, SubjectModel):
-        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+    check_subject_model(model)
     data = check_dataset(data)
-    settings = dict(compile_kwargs or {})
     read = {name: read_column(data, name) for name in model.columns}
     columns = {name: _describe(data[name], values) for name, (values, _) in read.items()}
-    functions = functions_of(model, columns, settings)
+    functions = functions_of(model, columns, compile_kwargs)
     terms = functions.trace.terms
     observed = {term.observes for term in terms}
     for name in model.columns:

@@ -6,8 +6,6 @@ e49547 (confusion and inversion matrix).
 
 from __future__ import annotations
 
-import numbers
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from em_ppl.em import ConvergenceWarning, fit
+from em_ppl.checks import check_counts
 from em_ppl.model import SubjectModel
-from em_ppl.parallel import in_processes
-from em_ppl.simulation import draw_subjects, simulate
+from em_ppl.studies import fit_study, in_processes, make_study
 from em_ppl.tasks import Task
 
 __all__ = ["Confusion", "confusion"]
@@ -131,9 +128,7 @@ def confusion(
     names = [model.name for model in models]
     if len(models) < 2 or len(set(names)) < len(names):
         raise ValueError(f"confusion needs two models or more, of different names; it has {', '.join(names)}.")
-    for name, number in {"repetitions": repetitions, "n_subjects": n_subjects}.items():
-        if not isinstance(number, numbers.Integral) or number < 1:
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
+    check_counts(repetitions=repetitions, n_subjects=n_subjects)
     seeds = np.random.SeedSequence(random_seed).spawn(repetitions * len(models))
     work = [(k % len(models), seed) for k, seed in enumerate(seeds)]
     studies = in_processes(_study, work, (groups, task, n_subjects, fit_kwargs), n_jobs, show=progressbar)
@@ -157,14 +152,6 @@ def _study(
 ) -> tuple[list[float], NDArray[np.float64]]:
     """Make one study, and fit all models: the iBIC of each, and every subject's log evidence, (subject, model)."""
     maker, generator = list(groups)[item[0]], np.random.default_rng(item[1])
-    own_seed, data_seed, fit_seed = (int(s) for s in generator.integers(2**31, size=3))
-    people = draw_subjects(maker, groups[maker], n_subjects, random_seed=own_seed)
-    settings = {"compile_kwargs": fit_kwargs.get("compile_kwargs"), "progressbar": False}
-    data = simulate(maker, people, task, random_seed=data_seed, **settings)
-    with warnings.catch_warnings():  # a model that made none of these data may well not fit them
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = [
-            fit(model, data, **{"random_seed": fit_seed, "progressbar": False, **fit_kwargs}).evidence
-            for model in groups
-        ]
-    return [e.ibic for e in fits], np.column_stack([e.subjects["log_evidence"].values for e in fits])
+    _, data, fit_seed = make_study(maker, groups[maker], task, n_subjects, generator, fit_kwargs)
+    evidence = [fit_study(model, data, fit_seed, fit_kwargs).evidence for model in groups]
+    return [e.ibic for e in evidence], np.column_stack([e.subjects["log_evidence"].values for e in evidence])

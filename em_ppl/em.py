@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
+from em_ppl.checks import check_counts
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
@@ -392,8 +393,7 @@ def _check_prior(design: Design, prior: GroupPrior | None) -> None:
 def _check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
     if not isinstance(tol, numbers.Real) or not 0 < tol < 1:
         raise ValueError(f"tol={tol!r} must be a number between 0 and 1.")
-    if not isinstance(max_iter, numbers.Integral) or max_iter < 1:
-        raise ValueError(f"max_iter={max_iter!r} must be a whole number, at least 1.")
+    check_counts(max_iter=max_iter)
     if not isinstance(random_seed, numbers.Integral) or random_seed < 0:
         raise ValueError(f"random_seed={random_seed!r} must be a whole number, at least 0.")
 

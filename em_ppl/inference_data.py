@@ -12,7 +12,6 @@ covariates ``group_coefficients`` (coefficient). Besides, what is free in ``fit.
 from __future__ import annotations
 
 import json
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,6 +25,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from em_ppl import compat
+from em_ppl.checks import check_counts
 from em_ppl.data import label_array
 from em_ppl.design import Design, make_group_model, people_table
 from em_ppl.distributions import Laplace, Normal, StudentT
@@ -51,9 +51,7 @@ def to_inference_data(
     fit: Fit, *, draws: int, chains: int, random_seed: int | None, log_likelihood: bool, progressbar: bool
 ) -> Any:
     """See `Fit.to_inference_data`."""
-    for name, number in {"draws": draws, "chains": chains}.items():
-        if not isinstance(number, numbers.Integral) or number < 1:
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
+    check_counts(draws=draws, chains=chains)
     if log_likelihood and fit.model is None:
         raise ValueError(
             "this fit was loaded without its model, so no trial's log-likelihood can be computed: "

@@ -267,8 +267,7 @@ class SubjectModel:
         for rv in scratch.observed_RVs:
             self._check_observed(scratch, rv, symbols)
         variables = [*scratch.observed_RVs, *scratch.potentials]
-        # PyTensor stabilises log(1 - sigmoid(x)) and its like when it compiles: too late for their slopes
-        logps = rewrite_graph(scratch.logp(vars=variables, sum=False), include=("stabilize",), clone=False)
+        logps = stabilised(scratch.logp(vars=variables, sum=False))
         lengths = _leading_lengths(logps, symbols, columns)
         for rv, length in zip(scratch.observed_RVs, lengths, strict=False):
             if columns[rv.name].by_trial and length not in (0, PROBE, None):
@@ -331,6 +330,18 @@ def _leading_lengths(
     }
     probed = clone_replace(logps, replace=probe, rebuild_strict=False)
     return [logp.type.shape[0] if logp.type.ndim else 0 for logp in probed]
+
+
+def check_subject_model(model: Any) -> None:
+    """Raise TypeError for what `subject_model` has not made."""
+    if not isinstance(model, SubjectModel):
+        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+
+
+def stabilised(logps: list[TensorVariable]) -> list[TensorVariable]:
+    """Write log(1 - sigmoid(x)) and its like safely: PyTensor does when it compiles, too late for their slopes."""
+    safe: list[TensorVariable] = rewrite_graph(logps, include=("stabilize",), clone=False)
+    return safe
 
 
 def _find_model(module: str, name: str) -> SubjectModel:

@@ -6,6 +6,7 @@ again, and learns from what it would have done itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,13 +48,12 @@ def predict(
     generator = np.random.default_rng(seed)
     with Progress(show=progressbar) as progress:
         progress.say("compiling what draws responses")
-        run = _one_step_ahead if task is None else _free_running
-        return run(fit, x, task, generator, progress)  # type: ignore[arg-type]
+        if task is None:
+            return _one_step_ahead(fit, x, generator, progress)
+        return _free_running(fit, x, task, generator, progress)
 
 
-def _one_step_ahead(
-    fit: Fit, x: FloatArray, task: None, generator: np.random.Generator, progress: Progress
-) -> xr.Dataset:
+def _one_step_ahead(fit: Fit, x: FloatArray, generator: np.random.Generator, progress: Progress) -> xr.Dataset:
     compiled = fit.compiled
     variables = {}
     for term in _observed(compiled):
@@ -74,14 +74,11 @@ def _free_running(
     labels = fit.subjects["subject"].values
     assert isinstance(fit.compiled, CompiledModel)
     everybody = np.ascontiguousarray(x.reshape(-1, x.shape[-1]))
-    play = Play(fit.compiled.model, task, everybody, np.tile(labels, len(x)), dict(fit.compile_kwargs or {}))
-    for trial in range(task.n_trials):
-        play.run(trial, generator)
-        progress.say(f"trial {trial + 1} of {task.n_trials}, {len(x)} draws of {len(labels)} subjects")
-    variables = {}
+    play = Play(fit.compiled.model, task, everybody, np.tile(labels, len(x)), fit.compile_kwargs)
+    play.run(generator, progress)
     beyond = np.arange(task.n_trials) >= task.lengths_of(labels)[:, None]
-    for name, values in play.columns.items():
-        inner = tuple(f"{name}_dim_{k}" for k in range(values.ndim - 2))
+    variables = {}
+    for name, (inner, values) in play.labelled().items():
         own = values.reshape(len(x), len(labels), *values.shape[1:])
         variables[name] = ("draw", "subject", "trial", *inner), np.where(widen(beyond, own.ndim - 1), np.nan, own)
     return xr.Dataset(
@@ -91,39 +88,31 @@ def _free_running(
 
 def response_probabilities(fit: Fit) -> xr.Dataset:
     """See `Fit.response_probabilities`."""
-    refuse_pymc_model(fit)
-    compiled, x = fit.compiled, _posterior_mean(fit)
-    given = compiled.pointwise_log_likelihood(x)
     variables: dict[str, Any] = {}
-    for term in _observed(compiled):
-        missing, dims = ~compiled.subjects.present[term.name], fit.data[term.name].dims[: 1 + term.by_trial]
-        variables[f"{term.name}_given"] = dims, np.where(missing, np.nan, np.exp(given[term.name]))
-        if (options := _option_probabilities(compiled, term, x)) is not None:
-            variables[term.name] = (
-                (*dims, f"{term.name}_option"),
-                np.where(missing[..., None], np.nan, options),
-            )
+    for term, given, options in _predicted(fit):
+        dims = fit.data[term.name].dims[: 1 + term.by_trial]
+        variables[f"{term.name}_given"] = dims, np.exp(given)
+        if options is not None:
+            variables[term.name] = (*dims, f"{term.name}_option"), options
     return xr.Dataset(variables, coords=fit.data.coords)
 
 
 def quality(fit: Fit) -> pd.DataFrame:
     """See `Fit.quality`."""
-    probability = response_probabilities(fit)
     subjects = fit.subjects["subject"].values
-    names = [str(name).removesuffix("_given") for name in probability if str(name).endswith("_given")]
     n, log_likelihood = np.zeros(len(subjects)), np.zeros(len(subjects))
     hits, chance = np.zeros(len(subjects)), np.zeros(len(subjects))
-    for name in names:
-        given = probability[f"{name}_given"].values.reshape(len(subjects), -1)
+    for _, given, options in _predicted(fit):
+        given = given.reshape(len(subjects), -1)
         n += (~np.isnan(given)).sum(1)
-        log_likelihood += np.nansum(np.log(given), axis=1)
-        if name not in probability:
+        log_likelihood += np.nansum(given, axis=1)
+        if options is None:
             hits, chance = np.full_like(hits, np.nan), np.full_like(chance, np.nan)
             continue
-        options = probability[name].values.reshape(*given.shape, -1)
+        options = options.reshape(*given.shape, -1)
         best = options.max(-1, keepdims=True)
         # of options that are equally likely each is as good a guess
-        right = np.isclose(given, best[..., 0]) / np.maximum(np.isclose(options, best).sum(-1), 1)
+        right = np.isclose(np.exp(given), best[..., 0]) / np.maximum(np.isclose(options, best).sum(-1), 1)
         hits += right.sum(1)
         chance -= np.where(np.isnan(given), 0.0, np.log(np.maximum((options > 0).sum(-1), 1))).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -149,9 +138,23 @@ def _observed(compiled: CompiledModel) -> list[Term]:
     return [term for term in compiled.functions.trace.terms if term.observes is not None]
 
 
-def _posterior_mean(fit: Fit) -> FloatArray:
-    """Every subject's posterior mean and the shared parameters, (subject, declared parameter), Gaussian space."""
-    return fit.group.plain.complete(fit.subjects["posterior_mean"].values)
+def _predicted(fit: Fit) -> Iterator[tuple[Term, FloatArray, FloatArray | None]]:
+    """Each observed variable at the posterior medians: log-probability of what was given, probability of each option.
+
+    NaN where there is no response; no options, if it is no choice among a few.
+    """
+    refuse_pymc_model(fit)
+    compiled = fit.compiled
+    x = fit.group.plain.complete(fit.subjects["posterior_mean"].values)
+    given = compiled.pointwise_log_likelihood(x)
+    for term in _observed(compiled):
+        missing = ~compiled.subjects.present[term.name]
+        options = _option_probabilities(compiled, term, x)
+        yield (
+            term,
+            np.where(missing, np.nan, given[term.name]),
+            None if options is None else np.where(missing[..., None], np.nan, options),
+        )
 
 
 def _draw(compiled: CompiledModel, term: Term, x: FloatArray, generator: np.random.Generator) -> FloatArray:

@@ -7,8 +7,6 @@ inference algorithms with simulation-based calibration. arXiv:1804.06788.
 
 from __future__ import annotations
 
-import numbers
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats
 
+from em_ppl.checks import check_counts
 from em_ppl.compat import read_group
-from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.model import SubjectModel
-from em_ppl.parallel import in_processes
-from em_ppl.simulation import draw_subjects, simulate
+from em_ppl.studies import fit_study, in_processes, make_study
 from em_ppl.tasks import Task
 
 __all__ = ["Recovery", "recover"]
@@ -170,9 +167,7 @@ def recover(
     >>> round(float(recovery.summary()["correlation"]["p"]), 1)
     1.0
     """
-    for name, number in {"repetitions": repetitions, "n_subjects": n_subjects}.items():
-        if not isinstance(number, numbers.Integral) or number < 1:
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
+    check_counts(repetitions=repetitions, n_subjects=n_subjects)
     seeds = np.random.SeedSequence(random_seed).spawn(repetitions)
     studies = in_processes(_study, seeds, (model, task, group, n_subjects, fit_kwargs), n_jobs, show=progressbar)
     subjects, of_group, converged = zip(*studies, strict=True)
@@ -190,13 +185,8 @@ def _study(
     """One repetition: the truth, what was found, and where the one lies in the posterior of the other."""
     generator = np.random.default_rng(seed)
     own = group(generator) if callable(group) else group
-    own_seed, data_seed, fit_seed = (int(s) for s in generator.integers(2**31, size=3))
-    people = draw_subjects(model, own, n_subjects, random_seed=own_seed)
-    settings = {"compile_kwargs": fit_kwargs.get("compile_kwargs"), "progressbar": False}
-    data = simulate(model, people, task, random_seed=data_seed, **settings)
-    with warnings.catch_warnings():  # Recovery counts them
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found = fit(model, data, **{"random_seed": fit_seed, "progressbar": False, **fit_kwargs})
+    people, data, fit_seed = make_study(model, own, task, n_subjects, generator, fit_kwargs)
+    found = fit_study(model, data, fit_seed, fit_kwargs)
     drawn = read_group(found.to_inference_data(draws=DRAWS, chains=1, log_likelihood=False), "posterior")
     assert drawn is not None
     return (*_compare(model, own, people, found, drawn.isel(chain=0)), found.converged)

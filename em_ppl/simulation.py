@@ -6,7 +6,6 @@ to a subject so far, says how the next response is distributed. One is drawn, th
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from em_ppl.checks import check_counts
 from em_ppl.compiled import Functions, functions_of
 from em_ppl.data import label_array, label_text
-from em_ppl.model import Column, ModelError, SubjectModel, Term
+from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
 from em_ppl.tasks import Task
@@ -68,8 +68,7 @@ def draw_subjects(
     >>> people["p"].round(2).tolist()
     [0.59, 0.69, 0.58]
     """
-    if not isinstance(n_subjects, numbers.Integral) or n_subjects < 1:
-        raise ValueError(f"n_subjects={n_subjects!r} must be a whole number, at least 1.")
+    check_counts(n_subjects=n_subjects)
     _check_names("group", group, model.parameters)
     for name, value in group.items():
         if np.shape(value) != (2,) or not np.isfinite(value).all() or value[1] < 0:
@@ -139,27 +138,25 @@ def simulate(
     >>> data.heads.mean("trial").values.round(1)
     array([0.1, 0.9])
     """
-    if not isinstance(model, SubjectModel):
-        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+    check_subject_model(model)
     if not isinstance(task, Task):
         raise TypeError(f"task={task!r} must be an em.Task(...); to show trials again, em.Task.replay(data, [...]).")
     table = subjects if isinstance(subjects, pd.DataFrame) else _people_of(subjects)
     x, labels = _gaussian(model, table), label_array(list(table.index))
-    generator = np.random.default_rng(random_seed)
     with Progress(show=progressbar) as progress:
-        play = Play(model, task, x, labels, dict(compile_kwargs or {}))
-        for trial in range(task.n_trials):
-            play.run(trial, generator)
-            progress.say(f"trial {trial + 1} of {task.n_trials}")
-        play.check_that_nothing_looked_ahead()
-    return _as_dataset(play, table, model)
+        play = Play(model, task, x, labels, compile_kwargs)
+        play.run(np.random.default_rng(random_seed), progress)
+    columns = {name: (("subject", "trial", *inner), values) for name, (inner, values) in play.labelled().items()}
+    parameters = {name: ("subject", table[name].to_numpy(float)) for name in model.parameters}
+    coords = {"subject": labels, "trial": np.arange(task.n_trials), "n_trials": ("subject", task.lengths_of(labels))}
+    return xr.Dataset(columns | parameters, coords=coords)
 
 
 class Play:
     """The columns so far, and the functions that draw what comes next."""
 
     def __init__(
-        self, model: SubjectModel, task: Task, x: FloatArray, labels: Array, compile_kwargs: dict[str, Any]
+        self, model: SubjectModel, task: Task, x: FloatArray, labels: Array, compile_kwargs: Mapping[str, Any] | None
     ) -> None:
         self.model, self.task, self.x, self.labels = model, task, x, labels
         shown = task.shown_to(labels)
@@ -168,8 +165,21 @@ class Play:
         self.script = task.order(self.terms)
         self.log_probability = {name: np.zeros((len(x), task.n_trials)) for name in self.terms}
 
-    def run(self, trial: int, generator: np.random.Generator) -> None:
-        """Fill one trial of every column."""
+    def run(self, generator: np.random.Generator, progress: Progress) -> None:
+        """Fill all columns, trial by trial; raise ModelError if a response depends on what came after it."""
+        for trial in range(self.task.n_trials):
+            self._fill(trial, generator)
+            progress.say(f"trial {trial + 1} of {self.task.n_trials}")
+        self._check_that_nothing_looked_ahead()
+
+    def labelled(self) -> dict[str, tuple[tuple[str, ...], Array]]:
+        """Return each column, (subject, trial, ...), with the names of its further dimensions."""
+        return {
+            name: (tuple(f"{name}_dim_{k}" for k in range(values.ndim - 2)), values)
+            for name, values in self.columns.items()
+        }
+
+    def _fill(self, trial: int, generator: np.random.Generator) -> None:
         now = {"trial": trial, "subject": np.arange(len(self.x)), "rng": generator}
         for name in self.script:
             if name in self.terms:
@@ -177,9 +187,15 @@ class Play:
                 self.columns[name][:, trial], self.log_probability[name][:, trial] = drawn[:, -1], said[:, -1]
             else:
                 given = now | {key: values[:, trial] for key, values in self.columns.items()}
-                self.columns[name][:, trial] = self.task.answer(name, given, len(self.x))
+                answer = self.task.answer(name, given, len(self.x))
+                if answer.dtype.kind == "f" and self.columns[name].dtype.kind != "f":
+                    raise ValueError(
+                        f"column {name!r} of the task answers in whole numbers on trial 0 and not so on trial {trial}, "
+                        "where fractions would be lost: let it return floats throughout, as in 1.0 * (...)."
+                    )
+                self.columns[name][:, trial] = answer
 
-    def check_that_nothing_looked_ahead(self) -> None:
+    def _check_that_nothing_looked_ahead(self) -> None:
         """Compare what each response's log-probability was when it was drawn to what it is now that all is known."""
         for name, term in self.terms.items():
             after = self._call(term, self.task.n_trials, np.random.default_rng(0))[2]
@@ -206,7 +222,7 @@ class Play:
 
 
 def _rehearse(
-    model: SubjectModel, task: Task, shown: Mapping[str, Array], n: int, compile_kwargs: dict[str, Any]
+    model: SubjectModel, task: Task, shown: Mapping[str, Array], n: int, compile_kwargs: Mapping[str, Any] | None
 ) -> tuple[dict[str, Array], Functions]:
     """Make an empty array for every column; its type is known once the first trial has been tried."""
     kinds = {name: Column(str(values.dtype), True, True, values.shape[2:]) for name, values in shown.items()}
@@ -287,14 +303,3 @@ def _check_names(what: str, given: Any, parameters: Mapping[str, Parameter]) -> 
     for name in parameters:
         if name not in given:
             raise ValueError(f"{what} lacks the parameter {name!r}; it has {', '.join(map(str, given))}.")
-
-
-def _as_dataset(play: Play, table: pd.DataFrame, model: SubjectModel) -> xr.Dataset:
-    variables: dict[str, Any] = {}
-    for name, values in play.columns.items():
-        inner = tuple(f"{name}_dim_{k}" for k in range(values.ndim - 2))
-        variables[name] = (("subject", "trial", *inner), values)
-    variables |= {name: ("subject", table[name].to_numpy(float)) for name in model.parameters}
-    coords: dict[str, Any] = {"subject": play.labels, "trial": np.arange(play.task.n_trials)}
-    coords["n_trials"] = ("subject", play.task.lengths_of(play.labels))
-    return xr.Dataset(variables, coords=coords)

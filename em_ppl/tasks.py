@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from em_ppl.checks import check_counts
 from em_ppl.data import check_dataset, label_text, read_column, refuse_missing, trial_counts
 
 __all__ = ["Task"]
@@ -51,16 +52,18 @@ class Task:
     """
 
     def __init__(self, n_trials: int, **columns: ArrayLike | Answer) -> None:
-        if not isinstance(n_trials, int | np.integer) or n_trials < 1:
-            raise ValueError(f"n_trials={n_trials!r} must be a whole number, at least 1.")
+        check_counts(n_trials=n_trials)
         for name in columns:
             if name in ALWAYS:
                 raise ValueError(f"a column cannot be called {name!r}: answers ask for {', '.join(ALWAYS)} by name.")
         self.n_trials = int(n_trials)
         self.answers: dict[str, Answer] = {name: c for name, c in columns.items() if callable(c)}
         self.shown: dict[str, Array] = {
-            name: _by_trial(name, c, self.n_trials) for name, c in columns.items() if not callable(c)
+            name: _numbers(name, c, self.n_trials, "trial") for name, c in columns.items() if not callable(c)
         }
+        for name, values in self.shown.items():
+            if len(values) != n_trials:
+                raise ValueError(f"column {name!r} of the task has {len(values)} trials, not n_trials={n_trials}.")
         self.subjects: Array | None = None  # labels, where each subject has a design of its own
         self.lengths: NDArray[np.int64] | None = None  # trials of each of these
 
@@ -159,17 +162,14 @@ class Task:
 
     def answer(self, name: str, given: Mapping[str, Any], n_subjects: int) -> Array:
         """Ask one answer for its values on one trial, (subject, ...)."""
-        values = np.asarray(self.answers[name](**{a: given[a] for a in asks(self.answers[name])}))
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"column {name!r} of the task answers with {values.dtype} values, not numbers.")
-        if values.ndim == 0:
-            values = np.full(n_subjects, values)
+        answer = self.answers[name]
+        values = _numbers(name, answer(**{a: given[a] for a in asks(answer)}), n_subjects, "subject")
         if len(values) != n_subjects:
             raise ValueError(
                 f"column {name!r} of the task answers with shape {values.shape}: it must be ({n_subjects}, ...), one "
                 "row a subject."
             )
-        return values.astype(float if values.dtype.kind == "f" else np.int64)
+        return values
 
 
 def asks(answer: Answer) -> list[str]:
@@ -177,16 +177,14 @@ def asks(answer: Answer) -> list[str]:
     return [name for name, a in inspect.signature(answer).parameters.items() if a.default is a.empty]
 
 
-def _by_trial(name: str, values: ArrayLike, n_trials: int) -> Array:
+def _numbers(name: str, values: ArrayLike, n: int, row: str) -> Array:
+    """Read rows of numbers, or one number for n of them, as float64 or int64."""
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"column {name!r} of the task holds {array.dtype} values, not numbers.")
     if array.ndim == 0:
-        array = np.full(n_trials, array)
-    if len(array) != n_trials:
-        raise ValueError(f"column {name!r} of the task has {len(array)} trials, not n_trials={n_trials}.")
+        array = np.full(n, array)
     if not np.isfinite(array).all():
-        raise ValueError(
-            f"column {name!r} of the task is missing or infinite in trial {np.argwhere(~np.isfinite(array))[0][0]}."
-        )
+        bad = np.argwhere(~np.isfinite(array))[0][0]
+        raise ValueError(f"column {name!r} of the task is missing or infinite in {row} {bad}.")
     return array.astype(float if array.dtype.kind == "f" else np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 import textwrap
 from dataclasses import dataclass
@@ -56,12 +55,11 @@ def available() -> Catalogue:
     'Daw (2011)'
     """
     rows = {}
-    for file in pkgutil.iter_modules([str(p) for p in importlib.import_module(__package__).__path__]):
-        module = importlib.import_module(f"{__package__}.{file.name}")
-        model = getattr(module, file.name, None)
-        if isinstance(model, em.SubjectModel):
-            rows[file.name] = {
-                **_read(module.__doc__),
+    zoo = importlib.import_module(__package__)
+    for name in zoo.__all__:
+        if isinstance(model := getattr(zoo, name), em.SubjectModel):
+            rows[name] = {
+                **_read(importlib.import_module(f"{__package__}.{name}").__doc__),
                 "parameters": ", ".join(model.parameters),
                 "columns": ", ".join(model.columns),
             }

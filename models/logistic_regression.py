@@ -25,6 +25,8 @@ import pymc as pm
 
 import em_ppl as em
 
+from .linear_regression import task
+
 __all__ = ["logistic_regression", "task"]
 
 
@@ -32,30 +34,3 @@ __all__ = ["logistic_regression", "task"]
 def logistic_regression(intercept, slope, x, y):
     """One subject's answers, yes or no."""
     pm.Bernoulli("y", logit_p=intercept + slope * x, observed=y)
-
-
-def task(n_trials: int = 30) -> em.Task:
-    """Show every subject standard Normal predictors of its own.
-
-    Parameters
-    ----------
-    n_trials : int
-        Trials of each subject.
-
-    Returns
-    -------
-    Task
-        With the column x.
-
-    Examples
-    --------
-    >>> import em_ppl as em
-    >>> people = em.draw_subjects(logistic_regression, {"intercept": (0.0, 1.0), "slope": (1.0, 1.0)}, 2, random_seed=1)
-    >>> em.simulate(logistic_regression, people, task(20), random_seed=1, progressbar=False).y.shape
-    (2, 20)
-    """
-
-    def x(subject, rng):
-        return rng.normal(size=subject.size)
-
-    return em.Task(n_trials, x=x)

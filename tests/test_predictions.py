@@ -155,3 +155,31 @@ def test_what_cannot_predict_is_refused(fit, tmp_path):
             call()
     assert em.load(tmp_path / "fit.nc", model=rescorla_wagner).quality().equals(fit.quality())
     assert isinstance(fit.quality(), pd.DataFrame)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # subjects do not differ
+def test_a_free_run_that_looks_ahead_is_refused():
+    @em.subject_model(beta=em.Positive())
+    def too_late(beta, choice, reward):
+        pm.Bernoulli("choice", logit_p=beta * (reward - 0.5), observed=choice)
+
+    rng = np.random.default_rng(0)
+    people = [{"choice": rng.integers(0, 2, 20), "reward": rng.integers(0, 2, 20) / 1.0} for _ in range(30)]
+    for person in people:
+        person["choice"] = np.where(rng.random(20) < 0.7, person["reward"].astype(int), person["choice"])
+    fit = em.fit(too_late, em.from_subjects(people), **FAST)
+    with pytest.raises(em.ModelError, match="already learnt from this trial"):
+        fit.predict(draws=5, task=em.Task(6, reward=lambda choice: 1.0 * choice), progressbar=False)
+
+
+def test_a_density_too_small_for_a_number_has_a_logarithm():
+    @em.subject_model(level=em.Real(spread=1.0))
+    def precise(level, y):
+        pm.Normal("y", level, 0.01, observed=y)
+
+    y = np.array([[0.0, 1.0], [0.5, 1.5], [1.0, 2.5]])
+    fit = em.fit(precise, em.from_subjects([{"y": row} for row in y]), **FAST)
+    z = (y - fit.subjects["natural"].values) / 0.01
+    expected = (-0.5 * z**2 - np.log(0.01 * np.sqrt(2 * np.pi))).sum(1)
+    assert (expected < -745).all()
+    np.testing.assert_allclose(fit.quality()["log_likelihood"], expected)

@@ -204,3 +204,17 @@ def test_wrong_kinds_are_named():
         em.simulate(lambda p: p, people, em.Task(3))
     with pytest.raises(TypeError, match=r"must be an em\.Task"):
         em.simulate(coin, people, 30)
+
+
+def test_fractions_are_not_cut_off():
+    """An answer in whole numbers on the first trial makes a column of whole numbers."""
+    task = em.Task(5, reward=lambda choice, trial: 0 if trial == 0 else 0.5)
+    people = pd.DataFrame({"alpha": [0.5], "beta": [1.0]})
+    with pytest.raises(ValueError, match=r"'reward' .* whole numbers on trial 0 and not so on trial 1"):
+        em.simulate(rescorla_wagner, people, task, random_seed=1, **FAST)
+
+
+def test_an_answer_that_is_missing_is_named():
+    task = em.Task(5, reward=lambda choice: np.where(choice < 2, np.nan, 1.0))
+    with pytest.raises(ValueError, match="'reward' of the task is missing or infinite in subject 0"):
+        em.simulate(rescorla_wagner, pd.DataFrame({"alpha": [0.5], "beta": [1.0]}), task, random_seed=1, **FAST)
