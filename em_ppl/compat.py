@@ -84,14 +84,21 @@ def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:
 
 
 def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pareto-smooth the importance weights of each row, (subject, draw): log weights on the same scale, and k-hat."""
-    if IS_TREE:
-        from arviz_stats.base import array_stats
+    """Pareto-smooth the importance weights of each row, (subject, draw): log weights on the same scale, and k-hat.
 
-        smoothed, k = array_stats.psislw(-log_weights, axis=-1)  # it takes log-likelihoods that are to be left out
-    else:
-        smoothed, k = az.psislw(log_weights)
+    Where the tail reaches further than ArviZ can fit, one weight is all there is: they stay as they are, k-hat is inf.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if IS_TREE:
+            from arviz_stats.base import array_stats
+
+            smoothed, k = array_stats.psislw(-log_weights, axis=-1)  # it takes log-likelihoods that are to be left out
+        else:
+            smoothed, k = az.psislw(log_weights)
+    smoothed, k = np.asarray(smoothed), np.asarray(k)
+    failed = np.isnan(smoothed).any(1) | np.isnan(k)
+    smoothed, k = np.where(failed[:, None], log_weights, smoothed), np.where(failed, np.inf, k)
     # ArviZ normalises; the smallest weight is never smoothed, and tells by how much
     rows, smallest = np.arange(len(log_weights)), np.where(np.isfinite(log_weights), log_weights, np.inf).argmin(1)
-    scale = log_weights[rows, smallest] - np.asarray(smoothed)[rows, smallest]
-    return np.asarray(smoothed) + scale[:, None], np.asarray(k)
+    scale = log_weights[rows, smallest] - smoothed[rows, smallest]
+    return smoothed + scale[:, None], k

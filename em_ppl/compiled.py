@@ -33,7 +33,7 @@ from em_ppl.data import (
     refuse_missing,
     trial_counts,
 )
-from em_ppl.model import Column, ModelError, SubjectModel, Term, Trace, check_subject_model, stabilised
+from em_ppl.model import Column, Deterministic, ModelError, SubjectModel, Term, Trace, check_subject_model, stabilised
 
 __all__ = ["BatchingWarning", "CompiledModel"]
 
@@ -129,6 +129,10 @@ class Functions:
     @cached_property
     def pointwise(self) -> Callable[..., list[Array]]:
         return self._compile(self.terms)
+
+    @cached_property
+    def deterministics(self) -> Callable[..., list[Array]]:
+        return self._compile(self._with_draws([named.value for named in self.trace.deterministics]))
 
 
 def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwargs: dict[str, Any]) -> Functions:
@@ -314,7 +318,7 @@ class CompiledModel:
         return self.by_trial(self.functions.pointwise, self.functions.trace.terms, self._checked(x))
 
     def by_trial(
-        self, function: Callable[..., list[Array]], terms: Sequence[Term], x: FloatArray
+        self, function: Callable[..., list[Array]], terms: Sequence[Term | Deterministic], x: FloatArray
     ) -> dict[str, FloatArray]:
         """Call a function of x and the data that has one output a term; put together what it says of each trial."""
         result: dict[str, FloatArray] = {}

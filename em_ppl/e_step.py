@@ -18,6 +18,8 @@ from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.modes import STENCIL, LaplaceApproximation, approximate
 
+THIN = 1e-8  # share of Laplace's covariance that is added to integrated second moments
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -139,7 +141,9 @@ def expand(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation,
         whole = integrate(compiled.take(who), group.take(who), laplace.take(who), scheme.rule.take(who))
         second, log_evidence = second.copy(), log_evidence.copy()
         first[who] = np.einsum("nk,nki->ni", whole.weights, whole.away)
-        second[who] = np.einsum("nk,nki,nkj->nij", whole.weights, whole.away, whole.away)
+        # where few draws have all the weight their moments alone span no space
+        second[who] *= THIN
+        second[who] += np.einsum("nk,nki,nkj->nij", whole.weights, whole.away, whole.away)
         log_evidence[who], score[who] = whole.log_evidence, whole.shared_score
     return Posteriors(laplace, *points_with(first, second), log_evidence, score)
 

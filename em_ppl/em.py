@@ -26,7 +26,7 @@ from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
 from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, HyperPrior, Index, Structure
-from em_ppl.m_step import m_step
+from em_ppl.m_step import log_prior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, predict_modes
 from em_ppl.progress import Progress
@@ -38,7 +38,8 @@ from em_ppl.uncertainty import Uncertainty, uncertainty
 __all__ = ["ConvergenceWarning", "fit"]
 
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
-WORSE = 1.0  # log evidence that an accelerated step may lose
+WORSE = 1.0  # log posterior that a bold step may lose
+CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
 PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
 
@@ -252,21 +253,18 @@ def iterate(
     done: Iterations | None = None
     evidences: list[float] = []
     changes: list[float] = []
-    plain: Group | None = None  # what an unaccelerated step would have come to
+    plain: Group | None = None  # what an unaccelerated step would have come to; None if that cannot be compared
+    careful_until = 0
     status = "max_iter"
     try:
         for iteration in range(1, max_iter + 1):
             subjects = e_step(compiled, group, mode, curvature, scheme)
-            evidence = float(subjects.log_evidence.sum())
-            if plain is not None and done is not None and evidence < evidences[-1] - WORSE:
-                # extrapolated too far: back to the plain step, from the posteriors of before
-                group, plain, accelerate = plain, None, Anderson()
-                mode, curvature = predict_modes(group, done.subjects.laplace), done.subjects.laplace.curvature
-                subjects = e_step(compiled, group, mode, curvature, scheme)
-                evidence = float(subjects.log_evidence.sum())
-            update = m_step(compiled, group, subjects)
+            if plain is not None and done is not None and lost(group, subjects, done):
+                group, subjects = retreat(compiled, plain, done)
+                accelerate, careful_until = Anderson(), iteration + CAREFUL * (group is not plain)
+            update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
 
-            evidences.append(evidence)
+            evidences.append(float(subjects.log_evidence.sum()))
             changes.append(distance(group, update))
             done = Iterations(group, subjects, scheme, evidences, changes, "interrupted")
             progress.step(iteration, evidences[-1], changes[-1], tol)
@@ -296,6 +294,22 @@ def iterate(
         return done
     assert done is not None  # max_iter >= 1
     return replace(done, status=status)
+
+
+def lost(group: Group, subjects: Posteriors, done: Iterations) -> bool:
+    """Whether a step went down what EM climbs, the log evidence plus the log prior of the group."""
+    before = done.subjects.log_evidence.sum() + log_prior(done.group)
+    return not subjects.log_evidence.sum() + log_prior(group) >= before - WORSE
+
+
+def retreat(compiled: CompiledModel, plain: Group, done: Iterations) -> tuple[Group, Posteriors]:
+    """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
+    group, laplace = plain, done.subjects.laplace
+    subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
+    if lost(group, subjects, done):
+        group = m_step(compiled, done.group, done.subjects, lengthened=False)
+        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
+    return group, subjects
 
 
 def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:

@@ -54,14 +54,14 @@ def moments(group: Group, subjects: Posteriors) -> Moments:
     return Moments(u.sum(1), (u * r).sum(1), np.einsum("nki,nki,nkj->nij", u, r, r))
 
 
-def m_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Group:
-    """Return the next group."""
+def m_step(compiled: CompiledModel, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
+    """Return the next group; lengthened, further on than EM's own step where that would creep."""
     expected = moments(group, subjects)
     coefficients = group.coefficients + _regression_step(group, expected)
     covariances = _residual_covariances(group, expected, group.model.design @ (coefficients - group.coefficients))
     if isinstance(group.model.prior, HyperPrior):
         coefficients, covariances = _penalised(group, group.model.prior, expected, coefficients, covariances)
-    else:
+    elif lengthened:
         coefficients, covariances = _scoring_steps(group, subjects, expected, coefficients, covariances)
     shared = group.shared
     if len(shared):
@@ -270,6 +270,18 @@ def scores(group: Group, subjects: Posteriors) -> FloatArray:
     """Gradient of each subject's log evidence by the group's free numbers, (subject, number): Fisher's identity."""
     by_group = np.einsum("nk,nkc->nc", subjects.weights, complete_scores(group, subjects.points))
     return np.concatenate([by_group, subjects.shared_score], axis=1)
+
+
+def log_prior(group: Group) -> float:
+    """Log density of the group's prior, up to a constant."""
+    prior = group.model.prior
+    if prior is None:
+        return 0.0
+    if isinstance(prior, HyperPrior):
+        return prior.log_density(group.to_vector())
+    score, information = coefficient_prior(group)
+    of_means = np.divide(score**2, information, out=np.zeros_like(score), where=information > 0).sum()
+    return float((prior.sd_shape - 1) * np.log(np.einsum("lii->li", group.cholesky)).sum() - 0.5 * of_means)
 
 
 def prior_score(group: Group) -> FloatArray:

@@ -82,12 +82,22 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Deterministic:
+    """What a likelihood names on its way, by ``pm.Deterministic``: a value, a prediction error."""
+
+    name: str
+    value: TensorVariable
+    by_trial: bool  # its leading dimension is the trial
+
+
+@dataclass(frozen=True)
 class Trace:
     """The symbolic log-likelihood of one subject."""
 
     x: tuple[TensorVariable, ...]  # one scalar per parameter, Gaussian space
     columns: dict[str, TensorVariable]
     terms: tuple[Term, ...]
+    deterministics: tuple[Deterministic, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +255,8 @@ class SubjectModel:
                     f"subject: {', '.join(f'{n} {s.type}' for n, s in symbols.items())}."
                 )
                 raise
-        return Trace(tuple(x.values()), symbols, self._terms(scratch, x, symbols, columns))
+        terms = self._terms(scratch, x, symbols, columns)
+        return Trace(tuple(x.values()), symbols, terms, self._deterministics(scratch, symbols, columns))
 
     def _terms(
         self,
@@ -289,6 +300,23 @@ class SubjectModel:
                 by_trial=length in (PROBE, None) and any(column.by_trial for column in columns.values()),
             )
             for variable, logp, length in zip(variables, logps, lengths, strict=True)
+        )
+
+    def _deterministics(
+        self, scratch: pm.Model, symbols: Mapping[str, TensorVariable], columns: Mapping[str, Column]
+    ) -> tuple[Deterministic, ...]:
+        values = scratch.replace_rvs_by_values(scratch.deterministics)
+        lengths = _leading_lengths(values, symbols, columns)
+        for named, value, length in zip(scratch.deterministics, values, lengths, strict=True):
+            if length not in (0, PROBE, None) and value.type.shape[0] is None:
+                raise ModelError(
+                    f"{self.name}: pm.Deterministic {named.name!r} would have {length - PROBE:+d} rows more than there "
+                    "are trials: make it one row a trial, as in values[:-1] for those before each trial."
+                )
+        by_trial = any(column.by_trial for column in columns.values())
+        return tuple(
+            Deterministic(named.name, value, by_trial and length in (PROBE, None))
+            for named, value, length in zip(scratch.deterministics, values, lengths, strict=True)
         )
 
     def _refuse_single_precision(self, logps: list[TensorVariable]) -> None:

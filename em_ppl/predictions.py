@@ -28,7 +28,7 @@ from em_ppl.tasks import Task
 if TYPE_CHECKING:
     from em_ppl.result import Fit
 
-__all__ = ["predict", "quality", "response_probabilities"]
+__all__ = ["deterministics", "predict", "quality", "response_probabilities"]
 
 FloatArray = NDArray[np.float64]
 
@@ -97,6 +97,30 @@ def response_probabilities(fit: Fit) -> xr.Dataset:
     return xr.Dataset(variables, coords=fit.data.coords)
 
 
+def deterministics(fit: Fit) -> xr.Dataset:
+    """See `Fit.deterministics`."""
+    refuse_pymc_model(fit)
+    compiled = fit.compiled
+    named = compiled.functions.trace.deterministics
+    if not named:
+        raise ValueError(
+            f'{compiled.model.name} names nothing on its way: write pm.Deterministic("prediction_error", ...) into its '
+            "likelihood, and fit again."
+        )
+    said = compiled.by_trial(compiled.functions.deterministics, named, _medians(fit))
+    known = np.arange(fit.data.sizes.get("trial", 1)) < compiled.subjects.n_trials[:, None]
+    for term in _observed(compiled):
+        known &= compiled.subjects.present[term.name] if term.by_trial else True
+    variables = {}
+    for one in named:
+        values = said[one.name]
+        inner = [f"{one.name}_dim_{k}" for k in range(values.ndim - 1 - one.by_trial)]
+        if one.by_trial:  # without a response there may be a stand-in behind it
+            values = np.where(widen(known, values.ndim), values, np.nan)
+        variables[one.name] = (("subject", *["trial"] * one.by_trial, *inner), values)
+    return xr.Dataset(variables, coords=fit.data.coords)
+
+
 def quality(fit: Fit) -> pd.DataFrame:
     """See `Fit.quality`."""
     subjects = fit.subjects["subject"].values
@@ -134,6 +158,11 @@ def refuse_pymc_model(fit: Fit) -> None:
         )
 
 
+def _medians(fit: Fit) -> FloatArray:
+    """All parameters of the likelihood at the subjects' posterior medians, Gaussian space."""
+    return fit.group.plain.complete(fit.subjects["posterior_mean"].values)
+
+
 def _observed(compiled: CompiledModel) -> list[Term]:
     return [term for term in compiled.functions.trace.terms if term.observes is not None]
 
@@ -145,7 +174,7 @@ def _predicted(fit: Fit) -> Iterator[tuple[Term, FloatArray, FloatArray | None]]
     """
     refuse_pymc_model(fit)
     compiled = fit.compiled
-    x = fit.group.plain.complete(fit.subjects["posterior_mean"].values)
+    x = _medians(fit)
     given = compiled.pointwise_log_likelihood(x)
     for term in _observed(compiled):
         missing = ~compiled.subjects.present[term.name]

@@ -398,6 +398,38 @@ class Fit:
 
         return response_probabilities(self)
 
+    def deterministics(self) -> xr.Dataset:
+        """Compute what the likelihood names by ``pm.Deterministic``, at each subject's posterior median.
+
+        These are the regressors of model-based imaging: a value, a prediction error on every trial.
+
+        Returns
+        -------
+        Dataset
+            Each by its name, (subject, trial, ...), or (subject, ...) if it does not change by trial. NaN in trials
+            without a response.
+
+        Raises
+        ------
+        ValueError
+            If the likelihood names nothing, or the fit was loaded without its model, or is of a PyMC model.
+
+        Examples
+        --------
+        >>> import em_ppl as em, pymc as pm
+        >>> @em.subject_model(level=em.Real())
+        ... def normal(level, y):
+        ...     pm.Deterministic("residual", y - level)
+        ...     pm.Normal("y", level, 1.0, observed=y)
+        >>> people = [{"y": [a / 2, a / 2 + 1]} for a in range(100)]
+        >>> fit = em.fit(normal, em.from_subjects(people), progressbar=False)
+        >>> fit.deterministics().residual.dims
+        ('subject', 'trial')
+        """
+        from em_ppl.predictions import deterministics
+
+        return deterministics(self)
+
     def quality(self) -> pd.DataFrame:
         """Tabulate how well the model describes each subject, at its posterior median.
 

@@ -67,6 +67,7 @@ def hgf_binary(omega, zeta, u, y):
         return_updates=False,
     )
     before = pt.concatenate([[MU], mu[:-1]])  # what was believed when the response was given
+    pm.Deterministic("prediction_error", u - pt.sigmoid(before))
     pm.Bernoulli("y", logit_p=zeta * before, observed=y)  # the unit-square sigmoid of p
 
 

@@ -59,4 +59,5 @@ def rescorla_wagner_forgetting(alpha, forgetting, beta, choice, reward):
         return_updates=False,
     )
     before = pt.concatenate([pt.zeros((1, 2)), q[:-1]])  # what was known when the choice was made
+    pm.Deterministic("prediction_error", reward - pt.switch(choice, before[:, 1], before[:, 0]))
     pm.Categorical("choice", logit_p=beta * before, observed=choice)

@@ -60,5 +60,6 @@ def rescorla_wagner_perseveration(alpha, beta, stickiness, choice, reward):
         return_updates=False,
     )
     before = pt.concatenate([pt.zeros((1, 2)), q[:-1]])  # what was known when the choice was made
+    pm.Deterministic("prediction_error", reward - pt.switch(choice, before[:, 1], before[:, 0]))
     last = pt.concatenate([[0.0], 2.0 * choice[:-1] - 1.0])  # 1 for arm 1, -1 for arm 0; the first trial has none
     pm.Bernoulli("choice", logit_p=beta * (before[:, 1] - before[:, 0]) + stickiness * last, observed=choice)

@@ -56,4 +56,5 @@ def rescorla_wagner_two_rates(alpha_positive, alpha_negative, beta, choice, rewa
         return_updates=False,
     )
     before = pt.concatenate([pt.zeros((1, 2)), q[:-1]])  # what was known when the choice was made
+    pm.Deterministic("prediction_error", reward - pt.switch(choice, before[:, 1], before[:, 0]))
     pm.Categorical("choice", logit_p=beta * before, observed=choice)

@@ -6,6 +6,7 @@ from helpers import normal_group
 from scipy import stats
 
 import em_ppl as em
+from em_ppl.compat import pareto_smooth
 from em_ppl.e_step import Scheme, e_step, points_with
 
 MEAN, SD = 0.3, 1.2
@@ -72,3 +73,14 @@ def test_a_smooth_function_is_expanded_to_second_order():
     first, second = np.array([[0.02]]), np.array([[[0.01]]])
     away, weights = points_with(first, second)
     np.testing.assert_allclose((weights * np.exp(away[:, :, 0])).sum(), 1 + 0.02 + 0.5 * 0.01, atol=1e-7)
+
+
+def test_weights_too_wild_to_be_smoothed_are_numbers_and_are_flagged():
+    """Log weights that reach over thousands: one draw has all the weight."""
+    log_weights = np.random.default_rng(0).normal(-7000.0, 3000.0, (4, 512))
+    log_weights[0] = -7400 + np.random.default_rng(0).exponential(150, (3, 512))[2]
+    log_weights[0, 0] = -6300
+    smoothed, k = pareto_smooth(log_weights)
+    assert (k > 0.7).all()
+    np.testing.assert_array_equal(smoothed.argmax(1), log_weights.argmax(1))
+    assert not np.isnan(smoothed).any()

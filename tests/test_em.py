@@ -362,6 +362,38 @@ def numpy_log_likelihood(x, choice, reward):
     return total
 
 
+def test_a_parameter_that_says_nothing_does_no_harm():
+    """Lapses, of people who do not lapse, and where they would fall: EM's longer steps run away with these two.
+
+    A lapse rate of 0 is part of the model, so that its evidence is not below that of the model without.
+    """
+
+    def probability(slope, bias, x):
+        return pm.math.sigmoid(slope * (x - bias))
+
+    @em.subject_model(lapse=em.Unit(), guess=em.Unit(), slope=em.Positive(start=2.0), bias=em.Real(spread=1.0))
+    def lapsing(lapse, guess, slope, bias, x, y):
+        pm.Bernoulli("y", p=lapse * guess + (1 - lapse) * probability(slope, bias, x), observed=y)
+
+    @em.subject_model(slope=em.Positive(start=2.0), bias=em.Real(spread=1.0))
+    def awake(slope, bias, x, y):
+        pm.Bernoulli("y", p=probability(slope, bias, x), observed=y)
+
+    generator = np.random.default_rng(1)
+    slope, bias = np.exp(generator.normal(1, 0.5, (24, 1))), generator.normal(0, 0.5, (24, 1))
+    x = generator.uniform(-2, 2, (24, 60))
+    y = (generator.random((24, 60)) < special.expit(slope * (x - bias))).astype(int)
+    data = em.from_subjects([{"x": a, "y": b} for a, b in zip(x, y, strict=True)])
+    quick = {"compile_kwargs": {"mode": "FAST_COMPILE"}, "progressbar": False}
+    with pytest.warns(em.ConvergenceWarning):
+        fit = em.fit(lapsing, data, max_iter=60, **quick)
+    simple = em.fit(awake, data, **quick)
+    assert fit.log_evidence > simple.log_evidence - 1.0
+    for name in ("slope", "bias"):
+        away = fit.group.mean.sel(parameter=name) - simple.group.mean.sel(parameter=name)
+        assert abs(away) < 2 * simple.group.mean_se.sel(parameter=name)
+
+
 def test_classic_fixed_point_is_huys_m_step(learner_fits, learners):
     # modes and variances found again by SciPy from a likelihood in plain NumPy
     fit = learner_fits["laplace"]

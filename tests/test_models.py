@@ -29,7 +29,8 @@ def simulated(case_name: str) -> tuple[np.ndarray, xr.Dataset]:
     case = next(c for c in ALL_CASES if c.name == case_name)
     x = case.draw(60, seed=20)
     people = em.draw_subjects(case.model, case.group, 60, random_seed=20)
-    return x, em.simulate(case.model, people, case.task, random_seed=21, progressbar=False)
+    quick = {"mode": "FAST_COMPILE"}  # of what draws; what is fitted is compiled as users do
+    return x, em.simulate(case.model, people, case.task, random_seed=21, compile_kwargs=quick, progressbar=False)
 
 
 def some_of_unequal_length(data: xr.Dataset) -> xr.Dataset:

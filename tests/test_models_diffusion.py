@@ -12,6 +12,8 @@ from zoo.diffusion import drift_diffusion as loop
 from em_ppl.models import wiener
 from em_ppl.models.drift_diffusion import drift_diffusion
 
+QUICK = {"mode": "FAST_COMPILE"}
+
 # v, a, z, t0
 PEOPLE = [
     (1.0, 1.5, 0.5, 0.3),
@@ -31,7 +33,7 @@ def density(choice, rt, v, a, z, t0):
         coords={"subject": np.arange(len(rt)), "n_trials": ("subject", np.ones(len(rt), dtype=int))},
     )
     x = [p.to_gaussian(values) for p, values in zip(drift_diffusion.parameters.values(), natural, strict=True)]
-    return drift_diffusion.compile(data).value_and_gradient(np.column_stack(x))
+    return drift_diffusion.compile(data, compile_kwargs=QUICK).value_and_gradient(np.column_stack(x))
 
 
 def distribution(choice, person):

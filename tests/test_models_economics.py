@@ -21,6 +21,8 @@ from em_ppl.models.quasi_hyperbolic_discounting import quasi_hyperbolic_discount
 from em_ppl.models.risk_ambiguity import risk_ambiguity
 from em_ppl.models.ultimatum import ultimatum
 
+QUICK = {"mode": "FAST_COMPILE"}
+
 # ---- in closed form
 
 
@@ -31,7 +33,8 @@ def log_likelihood(model, parameters, **columns):
     rows = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
     n = max(values.size for values in rows.values())
     rows = {name: np.broadcast_to(values, n) for name, values in rows.items()}
-    return model.compile(em.from_subjects([rows | {response: np.ones(n, dtype=int)}])).log_likelihood(x)[0]
+    data = em.from_subjects([rows | {response: np.ones(n, dtype=int)}])
+    return model.compile(data, compile_kwargs=QUICK).log_likelihood(x)[0]
 
 
 @pytest.mark.parametrize(

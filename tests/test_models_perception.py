@@ -12,11 +12,13 @@ from em_ppl.models.meta_d import meta_d
 from em_ppl.models.poisson_regression import poisson_regression
 from em_ppl.models.signal_detection import signal_detection
 
+QUICK = {"mode": "FAST_COMPILE"}
+
 
 def one_subject(model, counts, **columns):
     """Compile for one subject: each row of the columns comes as often as counts says."""
     rows = {name: np.repeat(values, counts) for name, values in columns.items()}
-    return model.compile(em.from_subjects([rows]))
+    return model.compile(em.from_subjects([rows]), compile_kwargs=QUICK)
 
 
 def test_signal_detection_is_most_likely_at_the_textbook_formulas():

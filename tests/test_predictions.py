@@ -147,10 +147,69 @@ def test_a_shared_parameter_goes_with_everybody():
     np.testing.assert_allclose(people["sigma"], fit.summary()["median"]["sigma"])
 
 
+def test_deterministics_are_those_of_a_plain_loop(fit):
+    natural = fit.subjects["natural"].to_pandas()
+    said = fit.deterministics()["prediction_error"].values
+    columns = (said, natural["alpha"], fit.data["choice"].values, fit.data["reward"].values)
+    for own, alpha, choice, reward in zip(*columns, strict=True):
+        q, errors = np.zeros(2), []
+        for c, r in zip(choice, reward, strict=True):
+            errors.append(r - q[c])
+            q[c] += alpha * errors[-1]
+        np.testing.assert_allclose(own, errors, rtol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # few people
+def test_deterministics_of_any_shape():
+    @em.subject_model(level=em.Real(), slope=em.Real())
+    def line(level, slope, x, y):
+        pm.Deterministic("doubled", 2 * level)
+        pm.Deterministic("parts", pm.math.stack([level + 0 * x, slope * x], axis=1))
+        seen = pm.Normal("y", level + slope * x, 1.0, observed=y)
+        pm.Deterministic("residual", seen - (level + slope * x))
+
+    x = np.linspace(-1, 1, 6)
+    people = [{"x": x[:n], "y": k + np.sin(3.0 * np.arange(n))} for k, n in enumerate([6, 4, 5, 6])]
+    people[0]["y"][2] = np.nan
+    fit = em.fit(line, em.from_subjects(people), **FAST)
+    said = fit.deterministics()
+    assert {name: v.dims for name, v in said.items()} == {
+        "doubled": ("subject",),
+        "parts": ("subject", "trial", "parts_dim_0"),
+        "residual": ("subject", "trial"),
+    }
+    level, slope = fit.subjects["natural"].values.T
+    np.testing.assert_allclose(said["doubled"], 2 * level)
+    for k, person in enumerate(people):
+        n = len(person["y"])
+        seen = ~np.isnan(person["y"])
+        np.testing.assert_allclose(said["residual"][k, :n], person["y"] - level[k] - slope[k] * person["x"])
+        np.testing.assert_allclose(said["parts"][k, :n][seen], np.c_[level[k] + 0 * x, slope[k] * x][:n][seen])
+        assert np.isnan(said["parts"][k, :n][~seen]).all()
+        assert np.isnan(said["residual"][k, n:]).all()
+
+
+def test_deterministics_that_are_none_or_too_long_are_refused():
+    @em.subject_model(level=em.Real())
+    def silent(level, y):
+        pm.Normal("y", level, 1.0, observed=y)
+
+    @em.subject_model(level=em.Real())
+    def late(level, y):
+        pm.Deterministic("after", pm.math.concatenate([[level], y]))
+        pm.Normal("y", level, 1.0, observed=y)
+
+    data = em.from_subjects([{"y": [a / 2, a / 2 + 1]} for a in range(100)])
+    with pytest.raises(ValueError, match=r'silent names nothing .* pm.Deterministic\("prediction_error"'):
+        em.fit(silent, data, **FAST).deterministics()
+    with pytest.raises(em.ModelError, match=r"'after' would have \+1 rows more than there are trials"):
+        em.fit(late, data, **FAST)
+
+
 def test_what_cannot_predict_is_refused(fit, tmp_path):
     fit.save(tmp_path / "fit.nc")
     loaded = em.load(tmp_path / "fit.nc")
-    for call in (loaded.predict, loaded.quality, loaded.response_probabilities):
+    for call in (loaded.predict, loaded.quality, loaded.response_probabilities, loaded.deterministics):
         with pytest.raises(ValueError, match="loaded without its model"):
             call()
     assert em.load(tmp_path / "fit.nc", model=rescorla_wagner).quality().equals(fit.quality())
