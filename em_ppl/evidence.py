@@ -50,7 +50,7 @@ class Evidence:
     - ``iaic`` is -2 log p(Y) + 2 k.
     - ``ibic`` is -2 log p(Y) + k log T: Huys et al. (2011), pyEM.
     - ``ibic_subjects`` is -2 log p(Y) + k log N, for a group's mean and SD are known the better the more subjects there
-      are, not the more trials (Delattre et al. 2014).
+      are, not the more trials (Delattre et al. 2014). Take it to choose covariates of people.
     - ``bic`` integrates nothing, but takes each subject's parameters at its mode m_i as if it stood alone: the sum over
       subjects of -2 log p(y_i | m_i) + P log T_i, P varying parameters (and Q log T for Q shared ones).
 

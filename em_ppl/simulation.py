@@ -104,7 +104,7 @@ def simulate(
         What they see, and what follows their responses. Columns that it makes besides those that the model reads are
         kept.
     random_seed : int, optional
-        Equal seeds give equal data.
+        Equal seeds give equal data, with one version of PyMC and PyTensor: these draw the responses.
     compile_kwargs : mapping, optional
         Passed on to `pytensor.function`.
     progressbar : bool

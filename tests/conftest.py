@@ -25,6 +25,13 @@ class QuickExamples:
             return (yield)
 
 
+@pytest.fixture
+def quick_mode():
+    """Compile nothing well: a Scan compiles its inner graph in the mode of the time when it was made."""
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):
+        yield
+
+
 def pytest_configure(config):
     config.pluginmanager.register(QuickExamples())  # the hook of a conftest is called for its own folder alone
 

@@ -19,6 +19,8 @@ DISPATCH_BEFORE = _vectorize_node.dispatch(Scan)
 from em_ppl.batching import NotBatchable, batch  # noqa: E402
 
 PYTHON = Mode("py", "minimum_compile")  # nothing is compiled: each graph takes well under a second
+DEFAULT = pytensor.config.mode
+pytestmark = pytest.mark.usefixtures("quick_mode")
 N, T = 3, 7
 RNG = np.random.default_rng(7)
 
@@ -436,12 +438,13 @@ def test_batched_equals_one_at_a_time(graph):
 
 
 def test_default_mode():
-    check(rescorla_wagner, pytensor.config.mode)
+    with pytensor.config.change_flags(mode=DEFAULT):
+        check(rescorla_wagner, DEFAULT)
 
 
 def test_a_subject_is_the_same_in_any_batch():
     out, many = batched_output(rescorla_wagner)
-    f = value_and_gradients(out, many, pytensor.config.mode)
+    f = value_and_gradients(out, many, DEFAULT)
     together = f(*DATA.values())
     for i in range(N):
         alone = f(*(x if name == "shared" else x[i : i + 1] for name, x in DATA.items()))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytensor
 import pytest
 import xarray as xr
 from zoo import ALL_CASES, CASES
@@ -29,8 +30,10 @@ def simulated(case_name: str) -> tuple[np.ndarray, xr.Dataset]:
     case = next(c for c in ALL_CASES if c.name == case_name)
     x = case.draw(60, seed=20)
     people = em.draw_subjects(case.model, case.group, 60, random_seed=20)
-    quick = {"mode": "FAST_COMPILE"}  # of what draws; what is fitted is compiled as users do
-    return x, em.simulate(case.model, people, case.task, random_seed=21, compile_kwargs=quick, progressbar=False)
+    quick = {"mode": "FAST_COMPILE"}  # for what draws; what is fitted is compiled as users do
+    with pytensor.config.change_flags(**quick):
+        settings = {"random_seed": 21, "compile_kwargs": quick, "progressbar": False}
+        return x, em.simulate(case.model, people, case.task, **settings)
 
 
 def some_of_unequal_length(data: xr.Dataset) -> xr.Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import em_ppl as em
 from em_ppl.models.go_nogo_pavlovian import go_nogo_pavlovian
@@ -15,6 +16,7 @@ from em_ppl.models.two_step_model_based import two_step_model_based
 from em_ppl.models.two_step_model_free import two_step_model_free
 
 QUICK = {"mode": "FAST_COMPILE"}
+pytestmark = pytest.mark.usefixtures("quick_mode")
 
 
 def simulate(model, n_subjects, task, **person):
