@@ -19,8 +19,6 @@ DISPATCH_BEFORE = _vectorize_node.dispatch(Scan)
 from em_ppl.batching import NotBatchable, batch  # noqa: E402
 
 PYTHON = Mode("py", "minimum_compile")  # nothing is compiled: each graph takes well under a second
-DEFAULT = pytensor.config.mode
-pytestmark = pytest.mark.usefixtures("quick_mode")
 N, T = 3, 7
 RNG = np.random.default_rng(7)
 
@@ -438,13 +436,12 @@ def test_batched_equals_one_at_a_time(graph):
 
 
 def test_default_mode():
-    with pytensor.config.change_flags(mode=DEFAULT):
-        check(rescorla_wagner, DEFAULT)
+    check(rescorla_wagner, pytensor.config.mode)
 
 
 def test_a_subject_is_the_same_in_any_batch():
     out, many = batched_output(rescorla_wagner)
-    f = value_and_gradients(out, many, DEFAULT)
+    f = value_and_gradients(out, many, pytensor.config.mode)
     together = f(*DATA.values())
     for i in range(N):
         alone = f(*(x if name == "shared" else x[i : i + 1] for name, x in DATA.items()))
