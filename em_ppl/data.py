@@ -475,6 +475,11 @@ def _fill(values: Array, real: NDArray[np.bool_], present: NDArray[np.bool_]) ->
     return filled.astype(np.int64) if was_integer else filled
 
 
+def inner_dims(name: str, n: int) -> tuple[str, ...]:
+    """Name n dimensions of a variable that nobody has named, as PyMC and ArviZ would."""
+    return tuple(f"{name}_dim_{k}" for k in range(n))
+
+
 def widen(mask: NDArray[np.bool_], ndim: int) -> NDArray[np.bool_]:
     """Append dimensions of length 1."""
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))

@@ -261,7 +261,9 @@ def iterate(
             subjects = e_step(compiled, group, mode, curvature, scheme)
             if plain is not None and done is not None and lost(group, subjects, done):
                 group, subjects = retreat(compiled, plain, done)
-                accelerate, careful_until = Anderson(), iteration + CAREFUL * (group is not plain)
+                accelerate = Anderson()
+                if group is not plain:
+                    careful_until = iteration + CAREFUL
             update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
 
             evidences.append(float(subjects.log_evidence.sum()))

@@ -32,7 +32,7 @@ from em_ppl.distributions import Laplace, Normal, StudentT
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.group import Group, GroupPrior, HyperPrior
 from em_ppl.group_estimate import GroupEstimate
-from em_ppl.model import SubjectModel
+from em_ppl.model import SubjectModel, check_subject_model
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
@@ -420,8 +420,8 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None
     """
     from em_ppl.result import Fit
 
-    if model is not None and not isinstance(model, SubjectModel | PyMCModel):
-        raise TypeError(f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...).")
+    if model is not None and not isinstance(model, PyMCModel):
+        check_subject_model(model)
     try:
         idata = compat.read_netcdf(path)
     except OSError as error:

@@ -17,7 +17,7 @@ from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
 from em_ppl import compat
 from em_ppl.compiled import CompiledModel
-from em_ppl.data import widen
+from em_ppl.data import inner_dims, widen
 from em_ppl.inference_data import every_parameter
 from em_ppl.model import Term
 from em_ppl.progress import Progress
@@ -114,7 +114,7 @@ def deterministics(fit: Fit) -> xr.Dataset:
     variables = {}
     for one in named:
         values = said[one.name]
-        inner = [f"{one.name}_dim_{k}" for k in range(values.ndim - 1 - one.by_trial)]
+        inner = inner_dims(one.name, values.ndim - 1 - one.by_trial)
         if one.by_trial:  # without a response there may be a stand-in behind it
             values = np.where(widen(known, values.ndim), values, np.nan)
         variables[one.name] = (("subject", *["trial"] * one.by_trial, *inner), values)

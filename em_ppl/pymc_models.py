@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
-from em_ppl.data import label_array
+from em_ppl.data import inner_dims, label_array
 from em_ppl.design import Design
 from em_ppl.group import FloatArray, Group, HyperPrior
 from em_ppl.joint import JointModel, Terms, find_owners, join
@@ -126,7 +126,7 @@ class PyMCModel:
         """Dims of a variable of the PyMC model, made up where it has none."""
         own = self.pymc.named_vars_to_dims.get(name)
         ndim = self.pymc[name].type.ndim
-        return tuple(own) if own is not None else tuple(f"{name}_dim_{k}" for k in range(ndim))
+        return tuple(own) if own is not None else inner_dims(name, ndim)
 
     @cached_property
     def _natural(self) -> dict[str, Callable[[Any], NDArray[Any]]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from em_ppl.checks import check_counts
 from em_ppl.compiled import Functions, functions_of
-from em_ppl.data import label_array, label_text
+from em_ppl.data import inner_dims, label_array, label_text
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
@@ -174,10 +174,7 @@ class Play:
 
     def labelled(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """Return each column, (subject, trial, ...), with the names of its further dimensions."""
-        return {
-            name: (tuple(f"{name}_dim_{k}" for k in range(values.ndim - 2)), values)
-            for name, values in self.columns.items()
-        }
+        return {name: (inner_dims(name, values.ndim - 2), values) for name, values in self.columns.items()}
 
     def _fill(self, trial: int, generator: np.random.Generator) -> None:
         now = {"trial": trial, "subject": np.arange(len(self.x)), "rng": generator}

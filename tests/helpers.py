@@ -9,6 +9,8 @@ from em_ppl.distributions import Normal
 from em_ppl.group import Group, GroupModel
 from em_ppl.modes import LaplaceApproximation
 
+QUICK = {"mode": "FAST_COMPILE"}  # compile_kwargs of what is called once or twice
+
 
 def normal_group(n_subjects, mean, covariance, structure="diagonal", *, distribution=None, prior=None, **settings):
     """Make a group without covariates or shared parameters, of one class."""

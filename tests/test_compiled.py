@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pymc as pm
 import pytest
+from helpers import QUICK
 from scipy import optimize, stats
 
 import em_ppl as em
 
-QUICK = {"mode": "FAST_COMPILE"}
 Y = [np.random.default_rng(i).normal(i, 1.0, 4 + i) for i in range(5)]
 DATA = em.from_subjects([{"y": y} for y in Y])
 

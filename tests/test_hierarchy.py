@@ -6,14 +6,13 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import QUICK
 from pytensor.scan.utils import until
 from scipy import special, stats
 
 import em_ppl as em
 from em_ppl.compat import read_group
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-
-QUICK = {"mode": "FAST_COMPILE"}
 
 
 @em.subject_model(intercept=em.Real(spread=2.0), slope=em.Real(spread=1.0))

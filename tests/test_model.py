@@ -5,11 +5,10 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import QUICK
 from scipy import stats
 
 import em_ppl as em
-
-QUICK = {"mode": "FAST_COMPILE"}
 
 
 def people(n_trials=(7, 4, 5), **draw):

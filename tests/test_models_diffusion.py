@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import QUICK
 from scipy.integrate import cumulative_simpson
 from scipy.stats import kstest
 from zoo.diffusion import drift_diffusion as loop
 
 from em_ppl.models import wiener
 from em_ppl.models.drift_diffusion import drift_diffusion
-
-QUICK = {"mode": "FAST_COMPILE"}
 
 # v, a, z, t0
 PEOPLE = [

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import QUICK
 
 import em_ppl as em
 from em_ppl.models.effort_discounting import effort_discounting
@@ -20,8 +21,6 @@ from em_ppl.models.prospect_theory import prospect_theory
 from em_ppl.models.quasi_hyperbolic_discounting import quasi_hyperbolic_discounting
 from em_ppl.models.risk_ambiguity import risk_ambiguity
 from em_ppl.models.ultimatum import ultimatum
-
-QUICK = {"mode": "FAST_COMPILE"}
 
 # ---- in closed form
 

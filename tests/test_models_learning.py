@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import QUICK
 
 import em_ppl as em
 from em_ppl.models.go_nogo_pavlovian import go_nogo_pavlovian
@@ -15,7 +16,6 @@ from em_ppl.models.two_step import two_step
 from em_ppl.models.two_step_model_based import two_step_model_based
 from em_ppl.models.two_step_model_free import two_step_model_free
 
-QUICK = {"mode": "FAST_COMPILE"}
 pytestmark = pytest.mark.usefixtures("quick_mode")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from helpers import QUICK
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
@@ -11,8 +12,6 @@ from em_ppl.models.bayesian_observer import bayesian_observer
 from em_ppl.models.meta_d import meta_d
 from em_ppl.models.poisson_regression import poisson_regression
 from em_ppl.models.signal_detection import signal_detection
-
-QUICK = {"mode": "FAST_COMPILE"}
 
 
 def one_subject(model, counts, **columns):

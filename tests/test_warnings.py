@@ -7,6 +7,7 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import QUICK
 from pytensor.scan.utils import until
 
 import em_ppl as em
@@ -14,7 +15,6 @@ import em_ppl.compiled
 import em_ppl.em
 from em_ppl.batching import NotBatchable
 
-QUICK = {"mode": "FAST_COMPILE"}
 LABELS = list("abcdefgh")
 GENERATOR = np.random.default_rng(0)
 DATA = em.from_subjects(

@@ -88,7 +88,7 @@ CASES = [
         rescorla_wagner_forgetting,
         bandit_task(200, reward_probability=REVERSALS),
         {"alpha": (-0.3, 1.0), "forgetting": (-1.0, 1.0), "beta": (1.2, 0.5)},
-        {"alpha": 0.75, "forgetting": 0.5, "beta": 0.8},
+        {"alpha": 0.8, "forgetting": 0.55, "beta": 0.85},
         expected_warning="the posterior of",  # a skewed subject is named, as it should be
     ),
     Case(
@@ -102,7 +102,7 @@ CASES = [
         pearce_hall,
         bandit_task(200, reward_probability=REVERSALS),
         {"kappa": (0.8, 1.0), "eta": (0.0, 1.0), "beta": (1.6, 0.5)},
-        {"kappa": 0.65, "eta": 0.55, "beta": 0.85},
+        {"kappa": 0.7, "eta": 0.65, "beta": 0.85},
         expected_warning="the posterior of",
     ),
     Case(
@@ -116,7 +116,7 @@ CASES = [
         reversal_counterfactual,
         reversal_task(200),
         {"alpha_chosen": (0.0, 1.0), "alpha_unchosen": (-1.0, 1.0), "beta": (0.7, 0.5)},
-        {"alpha_chosen": 0.6, "alpha_unchosen": 0.55, "beta": 0.85},
+        {"alpha_chosen": 0.6, "alpha_unchosen": 0.65, "beta": 0.85},
     ),
     Case(
         kalman_bandit,

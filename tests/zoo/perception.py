@@ -118,7 +118,7 @@ CASES = [
         psychometric,
         intensity_task(35),
         {"threshold": (0.0, 0.5), "slope": (1.0, 0.5), "lapse": (-1.0, 1.0)},
-        {"threshold": 0.8, "slope": 0.55, "lapse": 0.65},
+        {"threshold": 0.8, "slope": 0.6, "lapse": 0.65},
     ),
     Case(
         poisson_regression,
