@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
 from em_ppl.agreement import Agreement, agreement
+from em_ppl.comparison import Comparison, compare
 from em_ppl.compiled import BatchingWarning, CompiledModel
 from em_ppl.confusion import Confusion, confusion
 from em_ppl.data import from_dataframe, from_subjects
@@ -12,16 +13,22 @@ from em_ppl.distributions import Cauchy, Laplace, Normal, StudentT
 from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.evidence import Evidence
+from em_ppl.frequencies import FrequenciesByGroup, ModelFrequencies, frequencies_by_group, model_frequencies
 from em_ppl.group import GroupPrior
 from em_ppl.group_estimate import GroupEstimate, WaldTest
 from em_ppl.inference_data import load
+from em_ppl.mixture import MixturePrior, fit_classes, fit_mixture
+from em_ppl.mixture_result import HierarchicalTTest, Mixture
 from em_ppl.model import ModelError, SubjectModel, subject_model
 from em_ppl.parameters import Interval, Parameter, Positive, Real, Unit
 from em_ppl.plots import (
+    plot_attribution,
     plot_calibration,
     plot_confusion,
     plot_convergence,
+    plot_evidence,
     plot_forest,
+    plot_frequencies,
     plot_posterior,
     plot_predictions,
     plot_recovery,
@@ -40,18 +47,24 @@ __all__ = [
     "Agreement",
     "BatchingWarning",
     "Cauchy",
+    "Comparison",
     "CompiledModel",
     "Confusion",
     "ConvergenceWarning",
     "Diagnosis",
     "Evidence",
     "Fit",
+    "FrequenciesByGroup",
     "GroupEstimate",
     "GroupPrior",
+    "HierarchicalTTest",
     "ImportanceSampling",
     "Interval",
     "Laplace",
+    "Mixture",
+    "MixturePrior",
     "ModelError",
+    "ModelFrequencies",
     "Normal",
     "Parameter",
     "Positive",
@@ -65,17 +78,25 @@ __all__ = [
     "Unit",
     "WaldTest",
     "agreement",
+    "compare",
     "confusion",
     "draw_subjects",
     "fit",
+    "fit_classes",
+    "fit_mixture",
+    "frequencies_by_group",
     "from_dataframe",
     "from_pymc",
     "from_subjects",
     "load",
+    "model_frequencies",
+    "plot_attribution",
     "plot_calibration",
     "plot_confusion",
     "plot_convergence",
+    "plot_evidence",
     "plot_forest",
+    "plot_frequencies",
     "plot_posterior",
     "plot_predictions",
     "plot_recovery",

@@ -102,3 +102,11 @@ def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     rows, smallest = np.arange(len(log_weights)), np.where(np.isfinite(log_weights), log_weights, np.inf).argmin(1)
     scale = log_weights[rows, smallest] - smoothed[rows, smallest]
     return smoothed + scale[:, None], k
+
+
+def loo_of_responses(idata: Any, name: str) -> tuple[xr.DataArray, int]:
+    """PSIS-LOO: log predictive density of every response of a variable, and how many have too large a Pareto k-hat."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Estimated shape parameter", UserWarning)  # counted and returned
+        loo = az.loo(idata, pointwise=True, var_name=name)
+    return loo.elpd_i if IS_TREE else loo.loo_i, int((loo.pareto_k > loo.good_k).sum())

@@ -154,11 +154,11 @@ def fit(
     array([2.533])
     """
     _check_choices(covariance=(covariance, Structure))
-    _check_numbers(tol, max_iter, random_seed)
+    check_numbers(tol, max_iter, random_seed)
     _check_kinds(model, distribution, prior)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()
-    scheme = _scheme(estimator, len(varying), distribution, random_seed)
+    scheme = make_scheme(estimator, len(varying), distribution, random_seed)
     _check_distribution(distribution, covariance, scheme)
     if isinstance(model, PyMCModel):
         _check_group_is_the_models(data, covariance, covariates, covariance_by, distribution)
@@ -354,9 +354,10 @@ def starting_modes(
     return mode, curvature
 
 
-def _scheme(
+def make_scheme(
     estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int, distribution: Distribution, random_seed: int
 ) -> Scheme:
+    """Say how expectations are taken; raises ValueError for an estimator that there is not."""
     if isinstance(estimator, Quadrature | ImportanceSampling):
         return Scheme("exact", estimator, random_seed)
     _check_choices(estimator=(estimator, Estimator))
@@ -406,7 +407,8 @@ def _check_prior(design: Design, prior: GroupPrior | None) -> None:
         )
 
 
-def _check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
+def check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
+    """Raise ValueError for what cannot steer an iteration."""
     if not isinstance(tol, numbers.Real) or not 0 < tol < 1:
         raise ValueError(f"tol={tol!r} must be a number between 0 and 1.")
     check_counts(max_iter=max_iter)

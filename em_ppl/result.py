@@ -104,7 +104,7 @@ class Fit:
         coords = {"free": free, "free_2": free}
         return cls(
             group=GroupEstimate(group, design, parameters, xr.DataArray(known.covariance, coords, tuple(coords))),
-            subjects=_label_subjects(compiled, group, subjects, scheme),
+            subjects=label_subjects(compiled, group, subjects, scheme),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
             data=compiled.data,
@@ -630,7 +630,8 @@ def _digits(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
+def label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
+    """Label what the E-step found about every subject: see `Fit.subjects`."""
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
         [name for name, _ in parameters],

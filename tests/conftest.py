@@ -117,3 +117,45 @@ def make_successes():
 def few_trials():
     """60 subjects with 8 trials each, of which the Laplace approximation makes little."""
     return Successes(60, 8)
+
+
+@em.subject_model(p=em.Unit())
+def coin(p, last, heads):
+    pm.Bernoulli("heads", p=p, observed=heads)
+
+
+@em.subject_model(p=em.Unit(), stay=em.Real(spread=1.0))
+def sticky(p, stay, last, heads):
+    """Repeat what was: last is -1, 0 or 1."""
+    pm.Bernoulli("heads", logit_p=pm.math.logit(p) + stay * last, observed=heads)
+
+
+class MixedPeople:
+    """Two models, and people of whom the first third repeat themselves and the others toss a coin."""
+
+    coin, sticky = coin, sticky
+
+    def __init__(self, n=45, n_trials=100, seed=1):
+        rng = np.random.default_rng(seed)
+        self.is_sticky = np.arange(n) < n // 3
+        people = {}
+        for i, stay in enumerate(np.where(self.is_sticky, rng.normal(1.5, 0.4, n), 0.0)):
+            logit, last, heads = rng.normal(0.3, 0.8), [0], []
+            for _ in range(n_trials):
+                heads.append(int(rng.random() < special.expit(logit + stay * last[-1])))
+                last.append(2 * heads[-1] - 1)
+            people[f"s{i:02d}"] = {"heads": heads, "last": last[:-1]}
+        self.data = em.from_subjects(people)
+
+    @cached_property
+    def fits(self):
+        return {model.name: em.fit(model, self.data, progressbar=False) for model in (coin, sticky)}
+
+    @cached_property
+    def mixture(self):
+        return em.fit_mixture([coin, sticky], self.data, progressbar=False)
+
+
+@pytest.fixture(scope="session")
+def mixed_people():
+    return MixedPeople()
