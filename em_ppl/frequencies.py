@@ -90,7 +90,9 @@ class ModelFrequencies:
     def summary(self) -> pd.DataFrame:
         """Tabulate by model, the most frequent one first."""
         columns = ("frequency", "exceedance", "protected_exceedance")
-        table = pd.DataFrame({"count": self.responsibility.sum(axis=0)} | {name: getattr(self, name) for name in columns})
+        table = pd.DataFrame(
+            {"count": self.responsibility.sum(axis=0)} | {name: getattr(self, name) for name in columns}
+        )
         return table.sort_values("frequency", ascending=False, kind="stable").rename_axis("model")
 
     def __repr__(self) -> str:

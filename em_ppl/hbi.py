@@ -54,7 +54,7 @@ from em_ppl.normal_gamma import NormalGamma
 from em_ppl.progress import Progress
 from em_ppl.start import search_widely
 
-LOSS = 1e-12  # of the bound, relative: rounding
+ROUNDING = 1e-6  # of the bound: what is expanded or integrated with few points has an error of its own
 SHORTER = 0.3  # of a step that lost
 TRIES = 8
 
@@ -212,7 +212,7 @@ def iterate(
     accelerate = Anderson()
     bounds: list[float] = []
     changes: list[float] = []
-    found = Found(groups, subjects, bounds, changes, "interrupted")
+    found = Found(groups, subjects, bounds, changes, "max_iter")
     try:
         for iteration in range(1, max_iter + 1):
             update = update_groups(problem, subjects)
@@ -236,6 +236,8 @@ def iterate(
                 found = replace(found, status="stalled")
                 break
     except KeyboardInterrupt:
+        if not bounds:
+            raise
         return replace(found, status="interrupted")
     return found
 
@@ -244,12 +246,12 @@ def climb(
     problem: Problem, groups: Groups, subjects: Subjects, update: Groups, bold: Groups
 ) -> tuple[Groups, Subjects]:
     """Take the boldest step that does not lose: accelerated, the algorithm's own, or a part of that; or none."""
-    least = subjects.bound - LOSS * abs(subjects.bound)
     start, end = problem.to_vector(groups), problem.to_vector(update)
     for step in [bold, update] + [problem.from_vector(start + SHORTER**k * (end - start)) for k in range(1, TRIES)]:
         moved = update_subjects(problem, step, subjects)
-        own = step is update and problem.components[0].scheme.estimator == "laplace"
-        if moved.bound >= least or own:
+        loss = subjects.bound - moved.bound
+        as_written = step is update and problem.components[0].scheme.estimator == "laplace"
+        if loss <= (0 if step is bold else ROUNDING) or as_written:
             return step, moved
     return groups, subjects
 

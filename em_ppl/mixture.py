@@ -44,7 +44,7 @@ class MixturePrior:
         How many subjects the prior of a group's mean is worth. It is centred on the parameter's declared start.
     v, s : float
         Shape and rate of the Gamma prior of a group's precision. The rate is in Gaussian space; for a `Real`, which can
-        be in any unit, per squared spread (as declared, or from the data, as then is the start).
+        be in any unit, per squared spread (as declared; else both start and spread are taken from the data).
     alpha : float
         How many subjects the prior of each model's frequency is worth; 1 is uniform.
 
@@ -65,9 +65,8 @@ class MixturePrior:
 
     def of_group(self, model: SubjectModel, start: Group) -> NormalGamma:
         """Return the prior of a model's group, given the group where EM would start."""
-        frame, parameters = start.model, model.parameters.values()
-        known = np.isfinite(frame.spread)
-        unit = np.where([p.link == "identity" for p in parameters], frame.unit, 1.0)
+        frame, known = start.model, np.isfinite(start.model.spread)
+        unit = np.where([p.link == "identity" for p in model.parameters.values()], frame.unit, 1.0)
         return NormalGamma(np.where(known, frame.centre, start.coefficients), self.b, self.v, self.s * unit**2)
 
 
@@ -153,6 +152,7 @@ def fit_mixture(
     >>> mixture.frequencies.summary()["count"].round(1).to_dict()
     {'coin': 15.0, 'two_sided': 5.0}
     """
+    check_numbers(tol, max_iter, random_seed)
     named = _named(models)
     prior = prior or MixturePrior()
     generator = np.random.default_rng(random_seed)
@@ -237,6 +237,7 @@ def fit_classes(
     >>> classes.frequencies.summary()["count"].round(1).to_dict()
     {'class_1': 20.0, 'class_2': 10.0}
     """
+    check_numbers(tol, max_iter, random_seed)
     sizes = list(n_classes) if isinstance(n_classes, Iterable) else [n_classes]
     for k in sizes:
         check_counts(n_classes=k)
@@ -255,6 +256,8 @@ def fit_classes(
             parts = [replace(one.components[0], name=f"class_{number + 1}") for number in range(k)]
             problem = replace(one, components=parts)
             found[k] = problem, whole if k == 1 else _best_of(problem, whole, starts, settings, generator, progress)
+            if found[k][1].status == "interrupted":
+                break
     tried = pd.Series({k: f.bound[-1] + special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence")
     problem, best = found[tried.idxmax()]
     mixture = _finish(problem, _largest_first(problem, best), np.nan, settings | {"random_seed": random_seed})
@@ -279,7 +282,11 @@ def _best_of(
         begin = _begin(rough, [posterior] * k, np.eye(k)[member])
         near = settings | {"tol": max(settings["tol"], ROUGH)}
         ends.append(iterate(rough, *begin, **near, generator=generator, progress=progress, wide_searches=0))
+        if ends[-1].status == "interrupted":
+            break
     best = max(ends, key=lambda end: end.bound[-1])
+    if ends[-1].status == "interrupted":
+        return replace(best, status="interrupted")
     return _climb(problem, best.groups, best.subjects, settings, generator, progress)
 
 
@@ -334,7 +341,6 @@ def _start(
     progress: Progress,
 ) -> tuple[Problem, list[Posteriors]]:
     """Compile every model, and find every subject's posterior under a wide group."""
-    check_numbers(**settings, random_seed=random_seed)
     schemes = [make_scheme(estimator, len(m.parameters), Normal(), random_seed) for m in models.values()]
     data = check_dataset(data)
     components, posteriors = [], []
@@ -376,6 +382,8 @@ def _climb(
         near = settings | {"tol": max(settings["tol"], NEAR)}
         subjects = update_subjects(rough, groups, subjects)
         done = iterate(rough, groups, subjects, **near, generator=generator, progress=progress)
+        if done.status == "interrupted":
+            return done
         groups, subjects = done.groups, done.subjects
     subjects = update_subjects(problem, groups, subjects)
     return iterate(problem, groups, subjects, **settings, generator=generator, progress=progress)

@@ -8,8 +8,8 @@ from scipy import integrate, special, stats
 import em_ppl as em
 from em_ppl.frequencies import dirichlet_divergence, exceedance_probabilities
 
-# Akaike weights of 12 participants (rows of the README are models), and what bmsR, a translation of SPM 12 to R, says of
-# their logs: https://github.com/mattelisi/bmsR, README, "Here is an example". It stops at a change of 1e-4.
+# Akaike weights of 12 participants under 6 models (rows), and what bmsR, SPM 12 translated to R, says of their logs:
+# https://github.com/mattelisi/bmsR, README, "Here is an example". It stops at a change of 1e-4.
 WEIGHTS = [
     [2.50809867187394e-22, 0.000146611855314775, 4.58668624689671e-25, 4.10535400464176e-07, 0.0686634208305935,
      0.0367833971579169, 0.000110346493359948, 1.68129802885811e-08, 0.108275519613786, 3.9578164134093e-11,
