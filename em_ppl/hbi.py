@@ -34,6 +34,9 @@ References
 Piray, P., Dezfouli, A., Heskes, T., Frank, M. J., & Daw, N. D. (2019). Hierarchical Bayesian inference for concurrent
 model fitting and comparison for group studies. PLoS Computational Biology, 15, e1007043.
 https://doi.org/10.1371/journal.pcbi.1007043
+
+Giordano, R., Broderick, T., & Jordan, M. I. (2018). Covariances, robustness, and variational Bayes. Journal of Machine
+Learning Research, 19(51), 1-49. (standard errors)
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ from em_ppl.progress import Progress
 from em_ppl.start import search_widely
 
 ROUNDING = 1e-6  # of the bound: what is expanded or integrated with few points has an error of its own
+RESPONSE = 1e-3  # how far a step of the iteration is differentiated
 SHORTER = 0.3  # of a step that lost
 TRIES = 8
 
@@ -254,6 +258,28 @@ def climb(
         if loss <= (0 if step is bold else ROUNDING) or as_written:
             return step, moved
     return groups, subjects
+
+
+def standard_errors(problem: Problem, groups: Groups, subjects: Subjects) -> list[FloatArray]:
+    """Return standard errors of the groups' means, of each model (parameter,); Gaussian space.
+
+    By linear response (Giordano, Broderick & Jordan 2018). With J the derivative of one step of the iteration where it
+    stands still, the posterior covariance is (I - J)^-1 V, V that of q: what q takes for known, subjects' parameters
+    and models, answers to a change of the groups.
+    """
+    point, n_means = problem.to_vector(groups), sum(len(q.a) for q in groups)
+
+    def step(vector: FloatArray) -> FloatArray:
+        moved = problem.from_vector(vector)
+        return problem.to_vector(update_groups(problem, update_subjects(problem, moved, subjects)))
+
+    sides = RESPONSE * np.eye(len(point))
+    jacobian = np.column_stack([(step(point + side) - step(point - side)) / (2 * RESPONSE) for side in sides])
+    response = np.linalg.inv(np.eye(len(point)) - jacobian)[:n_means, :n_means]
+    own = np.concatenate([q.standard_error for q in groups])  # units cancel on the diagonal
+    wider = np.diag(response)  # below 0 at a saddle, where two models are one
+    errors = own * np.sqrt(np.where(wider > 0, wider, np.nan))
+    return np.split(errors, np.cumsum([len(q.a) for q in groups])[:-1])
 
 
 def distance(problem: Problem, groups: Groups, other: Groups) -> float:

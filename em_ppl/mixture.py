@@ -23,7 +23,17 @@ from em_ppl.e_step import Posteriors, e_step
 from em_ppl.em import NEAR, ConvergenceWarning, check_numbers, make_scheme, starting_group, starting_modes
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature
 from em_ppl.group import FloatArray, Group
-from em_ppl.hbi import Component, Found, Problem, Subjects, iterate, update_groups, update_subjects, weigh_models
+from em_ppl.hbi import (
+    Component,
+    Found,
+    Problem,
+    Subjects,
+    iterate,
+    standard_errors,
+    update_groups,
+    update_subjects,
+    weigh_models,
+)
 from em_ppl.mixture_result import Mixture
 from em_ppl.model import ModelError, SubjectModel, check_subject_model
 from em_ppl.normal_gamma import NormalGamma
@@ -36,12 +46,14 @@ ROUGH = 1e-3  # change of the groups at which starts of latent classes are compa
 
 @dataclass(frozen=True)
 class MixturePrior:
-    """Priors of a mixture's groups and frequencies; symbols and defaults are those of Piray et al. (2019).
+    """Priors of a mixture's groups and frequencies; symbols are those of Piray et al. (2019).
 
     Attributes
     ----------
     b : float
-        How many subjects the prior of a group's mean is worth. It is centred on the parameter's declared start.
+        How many subjects the prior of a group's mean is worth. It is centred on the parameter's declared start. Piray
+        et al. and cbm have 1: a group whose mean lies several of its SDs from there then looks much wider than it is
+        (twice, in ``tests/benchmarks/model_comparison.py``), and attracts subjects of others.
     v, s : float
         Shape and rate of the Gamma prior of a group's precision. The rate is in Gaussian space; for a `Real`, which can
         be in any unit, per squared spread (as declared; else both start and spread are taken from the data).
@@ -52,10 +64,10 @@ class MixturePrior:
     --------
     >>> import em_ppl as em
     >>> em.MixturePrior(s=0.1)
-    MixturePrior(b=1.0, v=0.5, s=0.1, alpha=1.0)
+    MixturePrior(b=0.1, v=0.5, s=0.1, alpha=1.0)
     """
 
-    b: float = 1.0
+    b: float = 0.1
     v: float = 0.5
     s: float = 0.01
     alpha: float = 1.0
@@ -68,9 +80,6 @@ class MixturePrior:
         frame, known = start.model, np.isfinite(start.model.spread)
         unit = np.where([p.link == "identity" for p in model.parameters.values()], frame.unit, 1.0)
         return NormalGamma(np.where(known, frame.centre, start.coefficients), self.b, self.v, self.s * unit**2)
-
-
-FAR_APART = MixturePrior(b=0.05)
 
 
 def fit_mixture(
@@ -97,9 +106,9 @@ def fit_mixture(
     data : Dataset
         As for `em_ppl.fit`; it has the columns of all models.
     estimator : {"corrected", "laplace", "exact"}, Quadrature or ImportanceSampling
-        As for `em_ppl.fit`; ``"laplace"`` is what Piray et al. and cbm do.
+        As for `em_ppl.fit`; ``"laplace"`` is the algorithm of Piray et al. and cbm.
     prior : MixturePrior, optional
-        Of groups and frequencies; that of Piray et al., if left out.
+        Of groups and frequencies; ``MixturePrior(b=1.0)`` is that of Piray et al. and cbm.
     tol : float
         The fit has converged when no group mean moves by more than this many group SDs in an unaccelerated step, no
         log SD by more than this number, and no frequency by more than this share.
@@ -167,7 +176,8 @@ def fit_mixture(
             equal = replace(problem, alpha0=None)
             begin = begin[0], weigh_models(equal, begin[0], begin[1].posteriors)
             null_bound = _climb(equal, *begin, settings, generator, progress).bound[-1]
-    return _finish(problem, found, null_bound, settings | {"random_seed": random_seed})
+        mixture = _finish(problem, found, null_bound, settings | {"random_seed": random_seed}, progress)
+    return _warned(mixture)
 
 
 def fit_classes(
@@ -199,10 +209,7 @@ def fit_classes(
         How many classes; of several numbers the one of the highest evidence is returned.
     starts : int
         Searches for each number.
-    prior : MixturePrior, optional
-        Of groups and frequencies. Left out, it is Piray's but for ``b=0.05``: classes lie further from the declared
-        starts than groups do, by their own SDs, and a prior worth one subject there would widen them.
-    estimator, tol, max_iter, random_seed, progressbar, compile_kwargs
+    estimator, prior, tol, max_iter, random_seed, progressbar, compile_kwargs
         As for `fit_mixture`.
 
     Returns
@@ -246,7 +253,9 @@ def fit_classes(
     settings = {"tol": tol, "max_iter": max_iter}
     named = _named({"class_1": model})
     with Progress(show=progressbar) as progress:
-        one, wide = _start(named, data, estimator, prior or FAR_APART, settings, random_seed, compile_kwargs, progress)
+        one, wide = _start(
+            named, data, estimator, prior or MixturePrior(), settings, random_seed, compile_kwargs, progress
+        )
         n = len(wide[0].log_evidence)
         if not sizes or max(sizes) > n:
             raise ValueError(f"n_classes={n_classes!r} must name numbers from 1 to {n}, that of subjects.")
@@ -258,10 +267,11 @@ def fit_classes(
             found[k] = problem, whole if k == 1 else _best_of(problem, whole, starts, settings, generator, progress)
             if found[k][1].status == "interrupted":
                 break
-    tried = pd.Series({k: f.bound[-1] + special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence")
-    problem, best = found[tried.idxmax()]
-    mixture = _finish(problem, _largest_first(problem, best), np.nan, settings | {"random_seed": random_seed})
-    return replace(mixture, tried=tried.rename_axis("classes"))
+        tried = pd.Series({k: f.bound[-1] + special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence")
+        problem, best = found[tried.idxmax()]
+        best = _largest_first(problem, best)
+        mixture = _finish(problem, best, np.nan, settings | {"random_seed": random_seed}, progress)
+    return _warned(replace(mixture, tried=tried.rename_axis("classes")))
 
 
 def _best_of(
@@ -308,8 +318,16 @@ def _expanded(problem: Problem) -> Problem:
     )
 
 
-def _finish(problem: Problem, found: Found, null_bound: float, settings: dict[str, Any]) -> Mixture:
-    mixture = Mixture.make(problem, found, null_bound, **settings)
+def _finish(problem: Problem, found: Found, null_bound: float, settings: dict[str, Any], progress: Progress) -> Mixture:
+    progress.say("standard errors")
+    try:
+        errors = standard_errors(problem, found.groups, found.subjects)
+    except KeyboardInterrupt:
+        found, errors = replace(found, status="interrupted"), [np.full_like(q.a, np.nan) for q in found.groups]
+    return Mixture.make(problem, found, errors, null_bound, **settings)
+
+
+def _warned(mixture: Mixture) -> Mixture:
     for message in mixture.advice:
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return mixture

@@ -36,7 +36,7 @@ class NormalGamma:
 
     @property
     def standard_error(self) -> FloatArray:
-        """Scale of the t distribution, with 2 nu degrees of freedom, that mu has, (parameter,)."""
+        """Scale of the t distribution, with 2 nu degrees of freedom, that mu has: Piray's hierarchical error."""
         return np.sqrt(self.sigma / (self.beta * self.nu))
 
     def learn(self, weight: FloatArray, mean: FloatArray, variance: FloatArray) -> NormalGamma:

@@ -38,7 +38,7 @@ def test_piray_in_plain_loops(mixed_people, some_people):
     both = [designs(some_people, stay=False), designs(some_people, stay=True)]
     responsibility, means, variances, errors, bounds = hbi(both, list(some_people["heads"].values))
     models = [mixed_people.coin, mixed_people.sticky]
-    found = em.fit_mixture(models, some_people, estimator="laplace", **TIGHT)
+    found = em.fit_mixture(models, some_people, estimator="laplace", prior=MixturePrior(b=1.0), **TIGHT)
     np.testing.assert_allclose(found.frequencies.responsibility, responsibility, atol=1e-5)
     for (name, q), mean, variance, error in zip(found.groups.items(), means, variances, errors, strict=True):
         np.testing.assert_allclose(q.a, mean, atol=1e-5, err_msg=name)
@@ -83,7 +83,8 @@ def test_bound_lies_just_below_the_exact_evidence():
     """One model, Normal data: the evidence is an integral over mean and precision of the group."""
     rng = np.random.default_rng(0)
     y = rng.normal(rng.normal(1.0, 1.5, 12)[:, None], 1.0, (12, 3))
-    found = em.fit_mixture([level_of_noise], em.from_subjects([{"y": row} for row in y]), **TIGHT)
+    data = em.from_subjects([{"y": row} for row in y])
+    found = em.fit_mixture([level_of_noise], data, prior=MixturePrior(b=1.0), **TIGHT)
     within = stats.norm.logpdf(y - y.mean(1, keepdims=True)).sum() + 12 * 0.5 * np.log(2 * np.pi / 3)
     precision = stats.gamma(0.5, scale=1 / (0.01 * 2.0**2))  # the rate is per squared spread
 
@@ -95,6 +96,29 @@ def test_bound_lies_just_below_the_exact_evidence():
     scale = stats.norm.logpdf(y.mean(1), y.mean(), y.mean(1).std()).sum()
     exact = np.log(integrate.dblquad(joint, -9, 5, -6, 8, epsabs=1e-8)[0]) + scale + within
     assert exact - 0.5 < found.bound < exact
+
+
+def test_standard_error_of_a_mean_by_integration():
+    """One model, Normal data as noisy as people differ: the posterior SD of mu is an integral over tau."""
+    rng = np.random.default_rng(1)
+    y = rng.normal(rng.normal(1.0, 0.6, 30)[:, None], 1.0, (30, 3))
+    data = em.from_subjects([{"y": row} for row in y])
+    found = em.fit_mixture([level_of_noise], data, prior=MixturePrior(b=1.0), **TIGHT)
+    q = found.groups["level_of_noise"]
+    log_tau = np.linspace(-4, 8, 2001)
+    tau = np.exp(log_tau)
+    # given tau, means of 3 trials are Normal(mu, 1 / tau + 1 / 3), and mu has the prior Normal(0, 1 / tau)
+    precision = 30 / (1 / tau + 1 / 3) + tau
+    mean = 30 * y.mean() / (1 / tau + 1 / 3) / precision
+    own = stats.norm.logpdf(y.mean(1)[:, None], 0.0, np.sqrt(1 / tau + 1 / 3)).sum(0)
+    log_weight = own + 0.5 * precision * mean**2 - 0.5 * np.log(precision / tau)
+    log_weight += stats.gamma(0.5, scale=1 / (0.01 * 2.0**2)).logpdf(tau) + log_tau
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    spread = np.sqrt(weight @ (1 / precision + mean**2) - (weight @ mean) ** 2)
+    standard_error = found.standard_errors["level_of_noise"][0]
+    assert standard_error == pytest.approx(spread, rel=0.05)
+    assert q.standard_error[0] < 0.75 * spread  # what Piray et al. take
 
 
 @pytest.mark.parametrize(("estimator", "cases"), [("corrected", (1, 2, 3)), (em.Quadrature(7), (1, 2))])

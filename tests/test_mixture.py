@@ -54,7 +54,7 @@ def test_models_and_groups_are_recovered(mixed_people):
     assert (found == mixed_people.is_sticky).mean() > 0.9
     assert abs(mixture.frequencies.frequency["sticky"] - 1 / 3) < 0.1
     q = mixture.groups["sticky"]
-    assert abs(q.a[1] - 1.5) < 3 * q.standard_error[1]
+    assert abs(q.a[1] - 1.5) < 3 * mixture.standard_errors["sticky"][1]
     assert mixture.converged
     assert mixture.advice == ()
 
@@ -90,7 +90,7 @@ def test_a_mixture_tells_frequencies_better_than_separate_fits(mixed_people):
 def test_hierarchical_t_test(mixed_people):
     mixture, q = mixed_people.mixture, mixed_people.mixture.groups["sticky"]
     test = mixture.t_test("stay", value=1.0)
-    error = np.sqrt(q.sigma[1] / (q.beta * q.nu))
+    error = mixture.standard_errors["sticky"][1]
     assert (test.model, test.df) == ("sticky", 2 * q.nu)
     assert test.t == pytest.approx((q.a[1] - 1.0) / error)
     assert test.p == pytest.approx(2 * stats.t(2 * q.nu).sf(abs(test.t)))
@@ -114,7 +114,9 @@ def test_inference_data(mixed_people):
         posterior["model_index"].mean(sample), mixture.frequencies.responsibility["sticky"], atol=0.05
     )
     q, stay = mixture.groups["sticky"], mixture.subjects["sticky"].sel(parameter="stay", parameter_2="stay")
-    np.testing.assert_allclose(posterior["sticky_group_mean"].mean(sample), q.a, atol=5 * q.standard_error.max() / 40)
+    np.testing.assert_allclose(
+        posterior["sticky_group_mean"].mean(sample), q.a, atol=5 * mixture.standard_errors["sticky"].max() / 40
+    )
     np.testing.assert_allclose(posterior["sticky_stay"].mean(sample), stay["posterior_mean"], atol=0.06)
     np.testing.assert_allclose(posterior["sticky_stay"].var(sample), stay["posterior_covariance"], rtol=0.2)
     assert float(posterior["coin_p"].min()) > 0
@@ -217,7 +219,7 @@ def test_number_of_classes_by_evidence(two_classes):
 def test_one_class_where_there_is_one():
     data = levels([1.0], [30], sd=1.0)
     classes = em.fit_classes(steady, data, (1, 2), starts=4, progressbar=False)
-    alone = em.fit_mixture([steady], data, prior=em.MixturePrior(b=0.05), progressbar=False)
+    alone = em.fit_mixture([steady], data, progressbar=False)
     assert classes.tried.idxmax() == 1
     np.testing.assert_allclose(classes.groups["class_1"].a, alone.groups["steady"].a, atol=1e-6)
 
