@@ -19,6 +19,12 @@ from em_ppl.mixture import MixturePrior, _begin, _start
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
 
+# What the updates of cbm's Python version (github.com/payampiray/cbm_python, cbm/hbi_updates.py, commit e72193f) come to on
+# the same 20 people, iterated until responsibilities change by less than 1e-13 (cbm itself stops earlier).
+CBM_BOUND = -1087.9946183
+CBM_MEANS = {"coin": [0.47295367], "sticky": [0.08232729, 1.45305753]}
+CBM_ERRORS = {"coin": [0.21643276], "sticky": [0.067817, 0.18553674]}
+
 TIGHT = {"tol": 1e-8, "max_iter": 2000, "progressbar": False}
 
 
@@ -34,7 +40,7 @@ def some_people(mixed_people):
 
 
 def test_piray_in_plain_loops(mixed_people, some_people):
-    """cbm's numbers: responsibilities, groups, hierarchical errors, lower bound."""
+    """Responsibilities, groups, hierarchical errors, lower bound; and cbm's own numbers."""
     both = [designs(some_people, stay=False), designs(some_people, stay=True)]
     responsibility, means, variances, errors, bounds = hbi(both, list(some_people["heads"].values))
     models = [mixed_people.coin, mixed_people.sticky]
@@ -45,6 +51,10 @@ def test_piray_in_plain_loops(mixed_people, some_people):
         np.testing.assert_allclose(q.variance, variance, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(q.standard_error, error, rtol=1e-5, err_msg=name)
     assert found.bound == pytest.approx(bounds[-1], abs=1e-5)
+    assert found.bound == pytest.approx(CBM_BOUND, abs=1e-6)
+    for name, q in found.groups.items():
+        np.testing.assert_allclose(q.a, CBM_MEANS[name], atol=1e-6)
+        np.testing.assert_allclose(q.standard_error, CBM_ERRORS[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ["laplace", "corrected"])

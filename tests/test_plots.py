@@ -149,3 +149,34 @@ def test_padding_and_missing_responses_are_not_predicted():
     np.testing.assert_allclose(shares[0], [np.mean(c[~np.isnan(c)] == 0) for c in own])
     predicted = np.array([axes.lines[0].get_ydata() for axes in figure.axes[1::2]])
     np.testing.assert_allclose(predicted.sum(0), 1.0)
+
+
+def test_frequencies_and_whose_model_it_is(mixed_people):
+    mixture = mixed_people.mixture
+    found = mixture.frequencies
+    left, right = em.plot_frequencies(mixture).axes
+    np.testing.assert_allclose([bar.get_width() for bar in left.patches], found.frequency)
+    [interval] = [np.array(c.get_segments())[:, :, 0] for c in left.collections]
+    beta = stats.beta(found.counts, found.counts.sum() - found.counts)
+    np.testing.assert_allclose(interval, np.column_stack([beta.ppf(0.025), beta.ppf(0.975)]))
+    assert [label.get_text() for label in left.get_yticklabels()] == ["coin", "sticky"]
+    widths = [bar.get_width() for bar in right.patches]
+    np.testing.assert_allclose(widths, [*found.exceedance, *found.protected_exceedance])
+    axes = em.plot_attribution(found).axes[0]
+    shown = axes.images[0].get_array()
+    assert shown.shape == (2, 45)
+    best = shown.argmax(0)
+    assert (np.diff(best) >= 0).all()  # those of one model stand side by side
+    np.testing.assert_allclose(np.sort(shown[0]), np.sort(found.responsibility["coin"]))
+    with pytest.raises(TypeError, match="3 is no comparison, mixture"):
+        em.plot_frequencies(3)
+
+
+def test_evidence_differences_by_subject(mixed_people):
+    comparison = em.compare(mixed_people.fits, progressbar=False)
+    [axes] = em.plot_evidence(comparison).axes
+    best, other = comparison.table.index
+    difference = (comparison.evidence[best] - comparison.evidence[other]).sort_values()
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], difference)
+    assert axes.get_xlabel() == f"{best} - {other}"
+    assert axes.get_title() == f"better for {(difference > 0).sum()} of 45"
