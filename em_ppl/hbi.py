@@ -225,9 +225,9 @@ def iterate(
             found = Found(groups, subjects, bounds, changes, "max_iter")
             progress.say(f"HBI step {iteration}: bound {bounds[-1]:.4f}, change {changes[-1]:.1e} (until {tol:.0e})")
             if changes[-1] < tol:
-                found = replace(found, status="converged")
                 better = _search_widely(problem, groups, subjects, generator) if wide_searches else None
                 if better is None:
+                    found = replace(found, status="converged")
                     break
                 # somebody has a more probable mode than the one that was followed: go on from there
                 subjects, wide_searches, accelerate = better, wide_searches - 1, Anderson()

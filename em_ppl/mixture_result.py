@@ -139,6 +139,8 @@ class Mixture:
                 f"the fit {ends[self.settings['status']]} after {self.history.sizes['iteration']} iterations: the last "
                 f"change was {change:.1e}, tol is {tol:.0e}. Look at mixture.history."
             )
+        if len(self.frequencies.responsibility) == 1:
+            yield "there is one subject only: frequencies and groups say no more than its data and the prior."
         for name, table in self.subjects.items():
             own = self.frequencies.responsibility[name].to_numpy() > OWN
             for column, what in (

@@ -19,7 +19,7 @@ from em_ppl.mixture import MixturePrior, _begin, _start
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
 
-# What the updates of cbm's Python version (github.com/payampiray/cbm_python, cbm/hbi_updates.py, commit e72193f) come to on
+# What the updates of cbm in Python (github.com/payampiray/cbm_python, cbm/hbi_updates.py, commit e72193f) come to on
 # the same 20 people, iterated until responsibilities change by less than 1e-13 (cbm itself stops earlier).
 CBM_BOUND = -1087.9946183
 CBM_MEANS = {"coin": [0.47295367], "sticky": [0.08232729, 1.45305753]}

@@ -167,6 +167,11 @@ def test_what_does_not_converge_says_so(mixed_people):
     assert "<li>the fit did not converge" in mixture._repr_html_()
 
 
+def test_one_subject_says_so(mixed_people):
+    with pytest.warns(em.ConvergenceWarning, match="there is one subject only"):
+        em.fit_mixture([mixed_people.coin], mixed_people.data.isel(subject=[0]), progressbar=False)
+
+
 @pytest.mark.parametrize(
     ("models", "error", "message"),
     [
