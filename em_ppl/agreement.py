@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import arviz as az
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import stats
 
 from em_ppl import compat
 from em_ppl.result import Fit
@@ -190,9 +189,9 @@ def _compare(ours: xr.DataArray, theirs: xr.DataArray) -> dict[str, float]:
     return {
         "shift": (float(ours.mean()) - mean) / sd,
         "sd_ratio": float(ours.std()) / sd,
-        "distance": float(stats.wasserstein_distance(ours.values.ravel(), theirs.values.ravel())) / sd,
-        "r_hat": float(az.rhat(dataset)["x"]),
-        "ess": float(az.ess(dataset)["x"]),
+        "distance": float(scipy.stats.wasserstein_distance(ours.values.ravel(), theirs.values.ravel())) / sd,
+        "r_hat": float(compat.arviz().rhat(dataset)["x"]),
+        "ess": float(compat.arviz().ess(dataset)["x"]),
     }
 
 
@@ -210,8 +209,8 @@ def _compare_subjects(ours: xr.DataArray, theirs: xr.DataArray) -> xr.Dataset:
             "shift": (ours.mean(draws) - theirs.mean(draws)) / sd,
             "sd_ratio": ours.std(draws) / sd,
             "distance": (("subject", "parameter"), apart / sd.values),
-            "r_hat": az.rhat(diagnosed)["x"],
-            "ess": az.ess(diagnosed)["x"],
+            "r_hat": compat.arviz().rhat(diagnosed)["x"],
+            "ess": compat.arviz().ess(diagnosed)["x"],
         }
     )
 
@@ -235,7 +234,7 @@ def _summarise(table: xr.Dataset, ours: xr.Dataset, theirs: xr.Dataset) -> pd.Da
             "whose": own["subject"].values[worst],
             "sd_ratio": float(own["sd_ratio"].median()),
             "distance": float(own["distance"].median()),
-            "rank": float(stats.spearmanr(*means).statistic),
+            "rank": float(scipy.stats.spearmanr(*means).statistic),
             "r_hat": float(own["r_hat"].max()),
             "ess": float(own["ess"].min()),
         }

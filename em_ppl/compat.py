@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-with warnings.catch_warnings():
-    # ArviZ 0.23 announces ArviZ 1 at every import
-    warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
-    import arviz as az
-
-IS_TREE = int(az.__version__.split(".")[0]) >= 1
+IS_TREE = int(version("arviz").split(".")[0]) >= 1
 """Whether InferenceData is `xarray.DataTree` (ArviZ 1) or `arviz.InferenceData` (ArviZ 0.23)."""
+
+
+def arviz() -> Any:
+    """Import ArviZ where it is needed: that takes longer than to import PyMC."""
+    with warnings.catch_warnings():
+        # ArviZ 0.23 announces ArviZ 1 at every import
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        import arviz
+
+    return arviz
+
+
+if not IS_TREE:
+    arviz()  # PyMC 5 imports it anyway: here it does so quietly
 
 
 def make_inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
@@ -27,7 +37,7 @@ def make_inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, An
         tree = xr.DataTree.from_dict(dict(groups))
         tree.attrs.update(attrs)
         return tree
-    return az.InferenceData(attrs=dict(attrs), warn_on_custom_groups=False, **groups)
+    return arviz().InferenceData(attrs=dict(attrs), warn_on_custom_groups=False, **groups)
 
 
 def read_group(idata: Any, name: str) -> xr.Dataset | None:
@@ -64,7 +74,7 @@ def read_netcdf(path: str | os.PathLike[str]) -> Any:
     if IS_TREE:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return tree.load()
-    return az.InferenceData.from_netcdf(str(path), engine="h5netcdf")
+    return arviz().InferenceData.from_netcdf(str(path), engine="h5netcdf")
 
 
 def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:
@@ -72,11 +82,11 @@ def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:
     from matplotlib import pyplot
 
     if IS_TREE:
-        plot = az.plot_forest(dict(models), var_names=var_names, combined=True, backend="matplotlib")
+        plot = arviz().plot_forest(dict(models), var_names=var_names, combined=True, backend="matplotlib")
         plot.add_legend("model")
         figure = plot.viz["figure"].item()
     else:
-        axes = az.plot_forest(list(models.values()), model_names=list(models), var_names=var_names, combined=True)
+        axes = arviz().plot_forest(list(models.values()), model_names=list(models), var_names=var_names, combined=True)
         figure = axes[0].figure
         figure.set_layout_engine("tight")
     pyplot.close(figure)  # a notebook shows what is returned; pyplot would show it a second time
@@ -94,7 +104,7 @@ def pareto_smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64]
 
             smoothed, k = array_stats.psislw(-log_weights, axis=-1)  # it takes log-likelihoods that are to be left out
         else:
-            smoothed, k = az.psislw(log_weights)
+            smoothed, k = arviz().psislw(log_weights)
     smoothed, k = np.asarray(smoothed), np.asarray(k)
     failed = np.isnan(smoothed).any(1) | np.isnan(k)
     smoothed, k = np.where(failed[:, None], log_weights, smoothed), np.where(failed, np.inf, k)
@@ -108,5 +118,5 @@ def loo_of_responses(idata: Any, name: str) -> tuple[xr.DataArray, int]:
     """PSIS-LOO: log predictive density of every response of a variable, and how many have too large a Pareto k-hat."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Estimated shape parameter", UserWarning)  # counted and returned
-        loo = az.loo(idata, pointwise=True, var_name=name)
+        loo = arviz().loo(idata, pointwise=True, var_name=name)
     return loo.elpd_i if IS_TREE else loo.loo_i, int((loo.pareto_k > loo.good_k).sum())

@@ -11,19 +11,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from formulaic import Formula, ModelSpec, model_matrix
-from formulaic.errors import DataMismatchWarning, FormulaicError
-from formulaic.parser.types import Factor
 
 from em_ppl.data import label_array, label_text, real_trials
 from em_ppl.distributions import Distribution
 from em_ppl.group import FloatArray, GroupModel, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.parameters import Parameter
+
+if TYPE_CHECKING:
+    from formulaic import ModelSpec  # imported where a formula is read: it takes as long as the rest of em_ppl
 
 MEAN_ONLY = "~ 1"
 
@@ -186,6 +186,10 @@ def _formulas(varying: Sequence[str], covariates: str | Mapping[str, str] | None
 
 def _variables(formula: str, data: xr.Dataset) -> set[str]:
     """Names of the columns that a formula reads, also within functions such as ``center(age)``."""
+    from formulaic import Formula
+    from formulaic.errors import FormulaicError
+    from formulaic.parser.types import Factor
+
     try:
         factors = {factor for term in Formula(formula) for factor in term.factors}
     except FormulaicError as error:
@@ -229,6 +233,9 @@ def _of_subjects(data: xr.Dataset, name: str) -> Any:
 
 def _columns(formula: str | ModelSpec, people: pd.DataFrame) -> Any:
     """Return the columns of one formula; a category that the fit has not seen is an error."""
+    from formulaic import model_matrix
+    from formulaic.errors import DataMismatchWarning, FormulaicError
+
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=DataMismatchWarning)
         try:

@@ -11,8 +11,8 @@ import numbers
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 __all__ = ["Cauchy", "Distribution", "Laplace", "Normal", "StudentT"]
 
@@ -88,7 +88,7 @@ class Normal(Distribution):
 
     def reach(self, probability: float) -> float:
         """See `Distribution`."""
-        return float(special.ndtri(0.5 + probability / 2))
+        return float(scipy.special.ndtri(0.5 + probability / 2))
 
     @property
     def covering(self) -> Normal | StudentT:
@@ -97,7 +97,7 @@ class Normal(Distribution):
 
     def quantile(self, uniform: FloatArray, joint: bool) -> FloatArray:
         """Turn uniform numbers, (..., parameter + 1), into draws; a Normal has no use for the last."""
-        return np.asarray(special.ndtri(uniform[..., :-1]))
+        return np.asarray(scipy.special.ndtri(uniform[..., :-1]))
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,12 @@ class StudentT(Distribution):
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""
         size = n_parameters if joint else 1
-        gammas = special.gammaln((self.df + size) / 2) - special.gammaln(self.df / 2)
+        gammas = scipy.special.gammaln((self.df + size) / 2) - scipy.special.gammaln(self.df / 2)
         return float(n_parameters // size * (gammas - 0.5 * size * np.log(self.df * np.pi)))
 
     def reach(self, probability: float) -> float:
         """See `Distribution`."""
-        return float(special.stdtrit(self.df, 0.5 + probability / 2))
+        return float(scipy.special.stdtrit(self.df, 0.5 + probability / 2))
 
     @property
     def covering(self) -> Normal | StudentT:
@@ -170,9 +170,9 @@ class StudentT(Distribution):
     def quantile(self, uniform: FloatArray, joint: bool) -> FloatArray:
         """Turn uniform numbers, (..., parameter + 1), into draws; the last gives a joint one its scale."""
         if not joint:
-            return np.asarray(special.stdtrit(self.df, uniform[..., :-1]))
-        weight = special.gammaincinv(self.df / 2, uniform[..., -1:]) * 2 / self.df
-        return np.asarray(special.ndtri(uniform[..., :-1]) / np.sqrt(weight))
+            return np.asarray(scipy.special.stdtrit(self.df, uniform[..., :-1]))
+        weight = scipy.special.gammaincinv(self.df / 2, uniform[..., -1:]) * 2 / self.df
+        return np.asarray(scipy.special.ndtri(uniform[..., :-1]) / np.sqrt(weight))
 
 
 def Cauchy() -> StudentT:
@@ -223,7 +223,7 @@ class Laplace(Distribution):
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""
-        return float(-n_parameters * np.log(2 * PEAK * special.k1(PEAK)))
+        return float(-n_parameters * np.log(2 * PEAK * scipy.special.k1(PEAK)))
 
     def reach(self, probability: float) -> float:
         """See `Distribution`; the rounded peak is counted as sharp."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from em_ppl.distributions import Distribution, Normal, StudentT
 from em_ppl.group import FloatArray, Group, Index
@@ -196,7 +196,9 @@ class ImportanceSampling:
     def rule(self, group: Group, generator: np.random.Generator) -> Rule:
         """Draw the points of every subject of such a group."""
         model, (n, p) = group.model, group.location.shape
-        points = qmc.Sobol(p + 1, rng=generator).random(self.draws)  # the last: a joint Student-t's own scale
+        points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(
+            self.draws
+        )  # the last: a joint Student-t's own scale
         uniform = (points + generator.random((n, 1, p + 1))) % 1.0
         uniform = np.clip(uniform, 1e-12, 1 - 1e-12)
         proposal = Normal() if np.isinf(self.df) else StudentT(self.df)

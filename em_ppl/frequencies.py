@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import integrate, special
 
 from em_ppl.checks import check_positive
 from em_ppl.data import label_text
@@ -80,7 +80,7 @@ class ModelFrequencies:
     @property
     def omnibus_risk(self) -> float:
         """Posterior probability that all models are equally frequent (Rigoux et al. 2014)."""
-        return float(special.expit(self.null_bound - self.bound))
+        return float(scipy.special.expit(self.null_bound - self.bound))
 
     @property
     def protected_exceedance(self) -> pd.Series:
@@ -127,7 +127,7 @@ class FrequenciesByGroup:
     @property
     def probability_differ(self) -> float:
         """Posterior probability that frequencies differ between groups; before the data it was 1/2."""
-        return float(special.expit(sum(group.bound for group in self.by_group.values()) - self.together.bound))
+        return float(scipy.special.expit(sum(group.bound for group in self.by_group.values()) - self.together.bound))
 
     def summary(self) -> pd.DataFrame:
         """Tabulate the frequencies, (model, group)."""
@@ -256,13 +256,13 @@ def _fit(table: pd.DataFrame, prior: FloatArray) -> ModelFrequencies:
     evidence, counts = table.to_numpy(), prior
     for _ in range(MAX_STEPS):
         log_joint = evidence + expected_log_frequency(counts)
-        responsibility = special.softmax(log_joint, axis=1)
+        responsibility = scipy.special.softmax(log_joint, axis=1)
         before, counts = counts, prior + responsibility.sum(0)
         if np.abs(counts - before).max() < CONVERGED:
             break
     log_joint = evidence + expected_log_frequency(counts)
-    bound = special.logsumexp(log_joint, axis=1).sum() - dirichlet_divergence(counts, prior)
-    null = special.logsumexp(evidence, axis=1).sum() - len(table) * np.log(table.shape[1])
+    bound = scipy.special.logsumexp(log_joint, axis=1).sum() - dirichlet_divergence(counts, prior)
+    null = scipy.special.logsumexp(evidence, axis=1).sum() - len(table) * np.log(table.shape[1])
     return ModelFrequencies(
         pd.Series(counts, table.columns, name="counts"),
         pd.DataFrame(responsibility, table.index, table.columns),
@@ -273,14 +273,14 @@ def _fit(table: pd.DataFrame, prior: FloatArray) -> ModelFrequencies:
 
 def expected_log_frequency(counts: FloatArray) -> FloatArray:
     """E[log f] of a Dirichlet, (model,)."""
-    return np.asarray(special.psi(counts) - special.psi(counts.sum()))
+    return np.asarray(scipy.special.psi(counts) - scipy.special.psi(counts.sum()))
 
 
 def dirichlet_divergence(counts: FloatArray, prior: FloatArray) -> float:
     """KL divergence of a Dirichlet from its prior."""
-    constant = special.gammaln(counts.sum()) - special.gammaln(prior.sum())
-    each = special.gammaln(prior) - special.gammaln(counts) + (counts - prior) * expected_log_frequency(counts)
-    return float(constant + each.sum())
+    log_gamma = scipy.special.gammaln
+    each = log_gamma(prior) - log_gamma(counts) + (counts - prior) * expected_log_frequency(counts)
+    return float(log_gamma(counts.sum()) - log_gamma(prior.sum()) + each.sum())
 
 
 def exceedance_probabilities(counts: FloatArray) -> FloatArray:
@@ -291,7 +291,7 @@ def exceedance_probabilities(counts: FloatArray) -> FloatArray:
     """
 
     def below(u: float, k: int) -> float:
-        return float(special.gammainc(np.delete(counts, k), special.gammaincinv(counts[k], u)).prod())
+        return float(scipy.special.gammainc(np.delete(counts, k), scipy.special.gammaincinv(counts[k], u)).prod())
 
-    found = [integrate.quad(below, 0, 1, args=(k,), limit=200, epsabs=1e-10)[0] for k in range(len(counts))]
+    found = [scipy.integrate.quad(below, 0, 1, args=(k,), limit=200, epsabs=1e-10)[0] for k in range(len(counts))]
     return np.asarray(found) / sum(found)

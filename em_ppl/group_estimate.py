@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import stats
 
 from em_ppl.design import Design
 from em_ppl.group import FloatArray, Group
@@ -153,8 +153,13 @@ class GroupEstimate:
             ``estimate``, ``se``, ``z``, ``p`` (two-sided) and the interval's ``low`` and ``high`` (Wald).
         """
         estimate, se = self.plain.coefficients, np.sqrt(np.diag(self.coefficients_covariance))
-        reach = stats.norm.ppf(0.5 + probability / 2) * se
-        table = {"estimate": estimate, "se": se, "z": estimate / se, "p": 2 * stats.norm.sf(np.abs(estimate / se))}
+        reach = scipy.stats.norm.ppf(0.5 + probability / 2) * se
+        table = {
+            "estimate": estimate,
+            "se": se,
+            "z": estimate / se,
+            "p": 2 * scipy.stats.norm.sf(np.abs(estimate / se)),
+        }
         table |= {"low": estimate - reach, "high": estimate + reach}
         return pd.DataFrame(table, index=pd.Index(self.design.labels, name="coefficient"))
 
@@ -197,7 +202,7 @@ class GroupEstimate:
         b, covariance = self.plain.coefficients[places], self.coefficients_covariance.values[np.ix_(places, places)]
         chi2 = float(b @ np.linalg.solve(covariance, b))
         labels = tuple(self.design.labels[i] for i in places)
-        return WaldTest(labels, chi2, len(places), float(stats.chi2.sf(chi2, len(places))))
+        return WaldTest(labels, chi2, len(places), float(scipy.stats.chi2.sf(chi2, len(places))))
 
     def predict(self, people: pd.DataFrame, *, probability: float = 0.95) -> pd.DataFrame:
         """Predict the parameters of people of whom no trial is known, from their covariates.
@@ -236,7 +241,9 @@ class GroupEstimate:
         mean = x @ self.plain.coefficients
         variance = np.einsum("npk,kl,npl->np", x, self.coefficients_covariance.values, x)
         sd, distribution = self.plain.sd[level], self.plain.model.distribution
-        half = np.hypot(distribution.reach(probability) * sd, stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance))
+        half = np.hypot(
+            distribution.reach(probability) * sd, scipy.stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance)
+        )
         link = [self.parameters[name].to_natural for name in self.varying]
         median, low, high = (
             np.column_stack([to_natural(values[:, k]) for k, to_natural in enumerate(link)])
@@ -266,7 +273,7 @@ class GroupEstimate:
         """
         if not 0 < probability < 1:
             raise ValueError(f"probability={probability!r} must lie between 0 and 1.")
-        reach = float(stats.norm.ppf(0.5 + probability / 2))
+        reach = float(scipy.stats.norm.ppf(0.5 + probability / 2))
         rows = pd.concat([self._location_rows(reach), self._spread_rows(reach)])
         return rows.astype(float)
 

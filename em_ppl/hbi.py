@@ -44,7 +44,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
+import scipy
 
 from em_ppl.acceleration import Anderson
 from em_ppl.compiled import CompiledModel
@@ -191,8 +191,8 @@ def weigh_models(problem: Problem, groups: Groups, posteriors: list[Posteriors])
     shrinkage = np.array([q.log_shrinkage for q in groups])
     evidence = np.column_stack([p.log_evidence for p in posteriors])
     log_joint = evidence + shrinkage + problem.expected_log_frequency(groups)
-    bound = special.logsumexp(log_joint, axis=1).sum() - problem.divergence(groups)
-    return Subjects(posteriors, special.softmax(log_joint, axis=1), float(bound))
+    bound = scipy.special.logsumexp(log_joint, axis=1).sum() - problem.divergence(groups)
+    return Subjects(posteriors, scipy.special.softmax(log_joint, axis=1), float(bound))
 
 
 def update_groups(problem: Problem, subjects: Subjects) -> Groups:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors
@@ -122,7 +122,7 @@ def _penalised(
         return value, (np.concatenate(slope) - by_prior[: len(scaled)]) * units
 
     start = np.concatenate([coefficients, 0.5 * np.log(np.einsum("cii->i", covariances))]) / units
-    found = optimize.minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-9 * n}).x * units
+    found = scipy.optimize.minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-9 * n}).x * units
     return found[:k], np.diag(np.exp(2 * found[k:]))[None]
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import special
-from scipy.cluster.vq import kmeans2
 
 from em_ppl.checks import check_counts, check_positive
 from em_ppl.comparison import check_same_responses
@@ -267,7 +266,9 @@ def fit_classes(
             found[k] = problem, whole if k == 1 else _best_of(problem, whole, starts, settings, generator, progress)
             if found[k][1].status == "interrupted":
                 break
-        tried = pd.Series({k: f.bound[-1] + special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence")
+        tried = pd.Series(
+            {k: f.bound[-1] + scipy.special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence"
+        )
         problem, best = found[tried.idxmax()]
         best = _largest_first(problem, best)
         mixture = _finish(problem, best, np.nan, settings | {"random_seed": random_seed}, progress)
@@ -288,7 +289,7 @@ def _best_of(
     for _ in range(starts):
         noise = generator.standard_normal(posterior.mean.shape)
         drawn = posterior.mean + np.einsum("nij,nj->ni", np.linalg.cholesky(posterior.laplace.covariance), noise)
-        member = kmeans2(drawn / drawn.std(0), k, minit="++", missing="raise", seed=generator)[1]
+        member = scipy.cluster.vq.kmeans2(drawn / drawn.std(0), k, minit="++", missing="raise", seed=generator)[1]
         begin = _begin(rough, [posterior] * k, np.eye(k)[member])
         near = settings | {"tol": max(settings["tol"], ROUGH)}
         ends.append(iterate(rough, *begin, **near, generator=generator, progress=progress, wide_searches=0))

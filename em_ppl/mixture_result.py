@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import stats
 
 from em_ppl import compat
 from em_ppl.checks import check_counts
@@ -204,7 +204,7 @@ class Mixture:
         q, k = self.groups[have[0]], list(self.parameters[have[0]]).index(parameter)
         mean, error, df = float(q.a[k]), float(self.standard_errors[have[0]][k]), 2 * q.nu
         t = (mean - value) / error
-        return HierarchicalTTest(have[0], parameter, mean, error, t, df, float(2 * stats.t(df).sf(abs(t))))
+        return HierarchicalTTest(have[0], parameter, mean, error, t, df, float(2 * scipy.stats.t(df).sf(abs(t))))
 
     def to_inference_data(self, *, draws: int = 500, chains: int = 2, random_seed: int | None = None) -> Any:
         """Draw from what is believed of frequencies, groups and subjects.

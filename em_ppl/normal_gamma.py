@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy
 
 from em_ppl.group import FloatArray
 
@@ -67,14 +67,14 @@ class NormalGamma:
     @property
     def log_shrinkage(self) -> float:
         """By how much exp(E[log Normal(x; mu, 1 / tau)]) lies below Normal(x; a, 1 / E[tau]), on the log scale."""
-        return float(len(self.a) / 2 * (special.psi(self.nu) - np.log(self.nu) - 1 / self.beta))
+        return float(len(self.a) / 2 * (scipy.special.psi(self.nu) - np.log(self.nu) - 1 / self.beta))
 
     def divergence(self, prior: NormalGamma) -> float:
         """KL divergence from the prior."""
         of_tau = (
-            (self.nu - prior.nu) * special.psi(self.nu)
-            - special.gammaln(self.nu)
-            + special.gammaln(prior.nu)
+            (self.nu - prior.nu) * scipy.special.psi(self.nu)
+            - scipy.special.gammaln(self.nu)
+            + scipy.special.gammaln(prior.nu)
             + prior.nu * np.log(self.sigma / prior.sigma)
             + self.nu * (prior.sigma / self.sigma - 1)
         )

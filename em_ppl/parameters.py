@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from pytensor.tensor import TensorVariable
-from scipy import special
 
 __all__ = ["Interval", "Parameter", "Positive", "Real", "Unit"]
 
@@ -32,6 +32,7 @@ class Link(NamedTuple):
     symbolic: Callable[[TensorVariable], TensorVariable]
 
 
+# SciPy loads its parts when they are first called, not when this file is imported
 LINKS: dict[str, Link] = {
     "identity": Link(
         natural=lambda x: x,
@@ -48,10 +49,14 @@ LINKS: dict[str, Link] = {
         gaussian=lambda y: y + np.log(-np.expm1(-y)),
         symbolic=pt.softplus,
     ),
-    "logit": Link(natural=special.expit, gaussian=special.logit, symbolic=pt.sigmoid),
+    "logit": Link(
+        natural=lambda x: scipy.special.expit(x),
+        gaussian=lambda y: scipy.special.logit(y),
+        symbolic=pt.sigmoid,
+    ),
     "probit": Link(
-        natural=special.ndtr,
-        gaussian=special.ndtri,
+        natural=lambda x: scipy.special.ndtr(x),
+        gaussian=lambda y: scipy.special.ndtri(y),
         # erfc keeps its digits in the lower tail, where 1 + erf would cancel
         symbolic=lambda x: 0.5 * pt.erfc(-x / np.sqrt(2.0)),
     ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from em_ppl.e_step import Posteriors, e_step
 from em_ppl.evidence import settle
@@ -46,7 +46,7 @@ def profile_interval(fit: Fit, name: str, probability: float) -> tuple[float, fl
             f"{name!r} is no number that the fit determines; these are {', '.join(labels[k] for k in known)}."
         )
     profile = Profile(fit, known, labels.index(name))
-    reach = float(np.sqrt(stats.chi2.ppf(probability, 1)))
+    reach = float(np.sqrt(scipy.stats.chi2.ppf(probability, 1)))
     return profile.estimate - profile.end(-1, reach), profile.estimate + profile.end(1, reach)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
 
 from em_ppl.checks import check_counts
 from em_ppl.compat import read_group
@@ -85,7 +85,7 @@ class Recovery:
         """
         group = self.group
         away = group["estimate"] - group["truth"]
-        z = stats.norm.ppf(0.5 + COVER / 2)
+        z = scipy.stats.norm.ppf(0.5 + COVER / 2)
         return _table(
             "free",
             truth=group["truth"].mean("repetition"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from em_ppl.plots.style import EM, GROUP, legend_above, shown, tidy
 
@@ -43,7 +43,7 @@ def plot_frequencies(found: ModelFrequencies | Mixture | Comparison) -> Any:
     place, k = np.arange(len(counts)), len(counts)
     figure = Figure(figsize=(7.6, 1.5 + 0.4 * k), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    share = stats.beta(counts, counts.sum() - counts)  # of a Dirichlet, each by itself
+    share = scipy.stats.beta(counts, counts.sum() - counts)  # of a Dirichlet, each by itself
     low, high = share.ppf(0.025), share.ppf(0.975)
     left.barh(place, frequencies.frequency, color=EM, height=0.6)
     left.hlines(place, low, high, color="black", lw=1.2)

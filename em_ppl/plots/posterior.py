@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from em_ppl.data import label_text
 from em_ppl.plots.style import EM, NUTS, legend_above, shown, tidy
@@ -83,7 +83,7 @@ def plot_posterior(fit: Fit, nuts: Any, *, subject: Hashable, probability: float
 def _draw_density(axes: Any, draws: Any, mean: float, sd: float, label: str | None) -> None:
     axes.hist(draws, bins=40, density=True, color=NUTS, alpha=0.35, label="NUTS")
     x = np.linspace(mean - 4 * sd, mean + 4 * sd, 200)
-    axes.plot(x, stats.norm(mean, sd).pdf(x), color=EM, label=label)
+    axes.plot(x, scipy.stats.norm(mean, sd).pdf(x), color=EM, label=label)
     axes.set_yticks([])
     axes.set_ylim(bottom=0)
 
@@ -92,5 +92,5 @@ def _draw_pair(axes: Any, draws: Any, mean: Any, covariance: Any, probability: f
     axes.plot(*draws, ".", color=NUTS, ms=2.5, alpha=0.4, mew=0, label="NUTS")
     unit = np.linalg.cholesky(covariance) @ np.stack([np.cos(CIRCLE), np.sin(CIRCLE)])
     for p, style in ((0.5, "--"), (probability, "-")):
-        axes.plot(*(mean[:, None] + np.sqrt(stats.chi2.ppf(p, 2)) * unit), style, color=EM, label=f"EM, {p:.0%}")
+        axes.plot(*(mean[:, None] + np.sqrt(scipy.stats.chi2.ppf(p, 2)) * unit), style, color=EM, label=f"EM, {p:.0%}")
     axes.plot(*mean, "+", color=EM, ms=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from em_ppl.plots.style import EM, GROUP, legend_above, shown, tidy
 
@@ -43,7 +43,7 @@ def plot_recovery(recovery: Recovery) -> Any:
         axes.plot(truth, estimate, ".", color=EM, alpha=max(0.15, min(0.7, 60 / len(truth))), mew=0, ms=6)
         ends = np.array([min(truth.min(), estimate.min()), max(truth.max(), estimate.max())])
         axes.plot(ends, ends, color="black", lw=0.8, ls="--", label="estimate = truth")
-        line = stats.linregress(truth, estimate)
+        line = scipy.stats.linregress(truth, estimate)
         axes.plot(ends, line.intercept + line.slope * ends, color=GROUP, lw=1.5, label="regression")
         axes.set(xlabel=f"{name}, truth", ylabel="estimate" if name == names[0] else "", xlim=ends, ylim=ends)
         axes.set_title(f"r = {table['correlation'][name]:.2f}", fontsize=10)
@@ -82,7 +82,7 @@ def plot_calibration(recovery: Recovery, *, probability: float = 0.95) -> Any:
     grid = np.linspace(0, 1, 201)
     for axes, (title, (data, dim)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         n = data["rank"].sel({dim: data[dim].values[0]}).size
-        width = stats.kstwo.ppf(probability, n)
+        width = scipy.stats.kstwo.ppf(probability, n)
         axes.axhspan(-width, width, color="0.9", lw=0)
         axes.axhline(0, color="black", lw=0.8, ls="--")
         for name in data[dim].values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from em_ppl.plots.style import EM, GROUP, legend_above, shown, tidy
 
@@ -43,7 +43,7 @@ def plot_subjects(fit: Fit, *, probability: float = 0.9) -> Any:
     parameters = {name: fit.parameters[name] for name in fit.group.varying}
     n_panels, group = len(parameters), fit.group.plain
     figure = Figure(figsize=(2.1 + 2.6 * n_panels, 4.6), layout="constrained")
-    z = stats.norm.ppf(0.5 + probability / 2)
+    z = scipy.stats.norm.ppf(0.5 + probability / 2)
     mean = fit.subjects["posterior_mean"].values
     sd = np.sqrt(np.diagonal(fit.subjects["posterior_covariance"].values, axis1=1, axis2=2))
     rank = np.arange(1, len(mean) + 1)
