@@ -96,7 +96,8 @@ def fit_mixture(
     """Fit the groups of several models and the models' frequencies together, each subject by its probable model.
 
     Hierarchical Bayesian inference (Piray et al. 2019). A subject adds to a model's group as far as the model is its
-    own, so that neither groups nor frequencies suffer from those whom another model suits better.
+    own, so that neither groups nor frequencies suffer from those whom another model suits better. Groups are Normal in
+    Gaussian space, with independent parameters.
 
     Parameters
     ----------
