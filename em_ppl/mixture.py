@@ -173,11 +173,28 @@ def fit_mixture(
         found = _climb(problem, *begin, settings, generator, progress)
         null_bound = np.nan
         if len(named) > 1 and found.status != "interrupted":
-            equal = replace(problem, alpha0=None)
-            begin = begin[0], weigh_models(equal, begin[0], begin[1].posteriors)
-            null_bound = _climb(equal, *begin, settings, generator, progress).bound[-1]
+            try:
+                null_bound = _null_bound(problem, *begin, settings, generator, progress)
+            except KeyboardInterrupt:
+                found = replace(found, status="interrupted")
         mixture = _finish(problem, found, null_bound, settings | {"random_seed": random_seed}, progress)
     return _warned(mixture)
+
+
+def _null_bound(
+    problem: Problem,
+    groups: list[NormalGamma],
+    subjects: Subjects,
+    settings: dict[str, Any],
+    generator: np.random.Generator,
+    progress: Progress,
+) -> float:
+    """Fit all models as equally frequent, from the same beginning: the bound L0."""
+    equal = replace(problem, alpha0=None)
+    null = _climb(equal, groups, weigh_models(equal, groups, subjects.posteriors), settings, generator, progress)
+    if null.status == "interrupted":
+        raise KeyboardInterrupt
+    return null.bound[-1]
 
 
 def fit_classes(
@@ -245,7 +262,7 @@ def fit_classes(
     {'class_1': 20.0, 'class_2': 10.0}
     """
     check_numbers(tol, max_iter, random_seed)
-    sizes = list(n_classes) if isinstance(n_classes, Iterable) else [n_classes]
+    sizes = list(dict.fromkeys(n_classes)) if isinstance(n_classes, Iterable) else [n_classes]
     for k in sizes:
         check_counts(n_classes=k)
     check_counts(starts=starts)
@@ -261,17 +278,22 @@ def fit_classes(
             raise ValueError(f"n_classes={n_classes!r} must name numbers from 1 to {n}, that of subjects.")
         whole = _climb(one, *_begin(one, wide, np.ones((n, 1))), settings, generator, progress)
         found: dict[int, tuple[Problem, Found]] = {}
-        for k in sizes:
-            parts = [replace(one.components[0], name=f"class_{number + 1}") for number in range(k)]
-            problem = replace(one, components=parts)
-            found[k] = problem, whole if k == 1 else _best_of(problem, whole, starts, settings, generator, progress)
-            if found[k][1].status == "interrupted":
-                break
-        tried = pd.Series(
-            {k: f.bound[-1] + scipy.special.gammaln(k + 1) for k, (_, f) in found.items()}, name="evidence"
-        )
+        try:
+            for k in sizes:
+                parts = [replace(one.components[0], name=f"class_{number + 1}") for number in range(k)]
+                problem = replace(one, components=parts)
+                found[k] = problem, whole if k == 1 else _best_of(problem, whole, starts, settings, generator, progress)
+                if found[k][1].status == "interrupted":
+                    break
+        except KeyboardInterrupt:
+            if not found:
+                raise
+        evidence = {k: f.bound[-1] + scipy.special.gammaln(k + 1) for k, (_, f) in found.items()}
+        tried = pd.Series(evidence, name="evidence")
         problem, best = found[tried.idxmax()]
         best = _largest_first(problem, best)
+        if len(found) < len(sizes) or found[k][1].status == "interrupted":
+            best = replace(best, status="interrupted")
         mixture = _finish(problem, best, np.nan, settings | {"random_seed": random_seed}, progress)
     return _warned(replace(mixture, tried=tried.rename_axis("classes")))
 
@@ -290,15 +312,15 @@ def _best_of(
     for _ in range(starts):
         noise = generator.standard_normal(posterior.mean.shape)
         drawn = posterior.mean + np.einsum("nij,nj->ni", np.linalg.cholesky(posterior.laplace.covariance), noise)
-        member = scipy.cluster.vq.kmeans2(drawn / drawn.std(0), k, minit="++", missing="raise", seed=generator)[1]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty")  # then that class begins at its prior
+            member = scipy.cluster.vq.kmeans2(drawn / drawn.std(0), k, minit="++", rng=generator)[1]
         begin = _begin(rough, [posterior] * k, np.eye(k)[member])
         near = settings | {"tol": max(settings["tol"], ROUGH)}
         ends.append(iterate(rough, *begin, **near, generator=generator, progress=progress, wide_searches=0))
         if ends[-1].status == "interrupted":
-            break
+            raise KeyboardInterrupt
     best = max(ends, key=lambda end: end.bound[-1])
-    if ends[-1].status == "interrupted":
-        return replace(best, status="interrupted")
     return _climb(problem, best.groups, best.subjects, settings, generator, progress)
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pymc as pm
 import pytest
+import scipy
 from scipy import stats
 
 import em_ppl as em
+import em_ppl.mixture
 from em_ppl import compat
 
 
@@ -233,6 +235,40 @@ def test_more_starts_are_never_worse():
     data = levels([0.0, 3.0, 6.0], [10, 10, 10], seed=3)
     few, many = (em.fit_classes(steady, data, 3, starts=n, progressbar=False).bound for n in (1, 6))
     assert many >= few - 1e-6
+
+
+def test_a_class_may_begin_empty(monkeypatch):
+    monkeypatch.setattr(scipy.cluster.vq, "kmeans2", lambda x, k, **_: (x[:k], np.zeros(len(x), dtype=int)))
+    classes = em.fit_classes(steady, levels([0.0, 8.0], [4, 8]), 2, starts=1, progressbar=False)
+    assert np.isfinite(classes.bound)
+
+
+def test_interrupted_classes_keep_what_they_have(monkeypatch):
+    """One class is done when the search for two is interrupted."""
+    real = em_ppl.mixture._best_of
+
+    def interrupted(problem, *args):
+        if len(problem.components) == 3:
+            raise KeyboardInterrupt
+        return real(problem, *args)
+
+    monkeypatch.setattr(em_ppl.mixture, "_best_of", interrupted)
+    with pytest.warns(em.ConvergenceWarning, match="was interrupted"):
+        classes = em.fit_classes(steady, levels([0.0, 8.0], [4, 8]), (1, 2, 3), starts=1, progressbar=False)
+    assert list(classes.tried.index) == [1, 2]
+    assert list(classes.groups) == ["class_1", "class_2"]
+
+
+def test_an_interrupted_null_model_costs_its_own_number_only(mixed_people, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(em_ppl.mixture, "_null_bound", interrupted)
+    with pytest.warns(em.ConvergenceWarning, match="was interrupted"):
+        mixture = em.fit_mixture([mixed_people.coin, mixed_people.sticky], mixed_people.data, progressbar=False)
+    assert mixture.bound == mixed_people.mixture.bound
+    assert np.isnan(mixture.frequencies.omnibus_risk)
+    assert "protected" not in repr(mixture)
 
 
 @pytest.mark.parametrize(
