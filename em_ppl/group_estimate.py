@@ -42,7 +42,7 @@ class WaldTest:
     p: float
 
     def __repr__(self) -> str:
-        return f"Wald test of {', '.join(self.coefficients)}: chi2({self.df}) = {self.chi2:.3f}, p = {self.p:.4g}"
+        return f"Wald test of {', '.join(self.coefficients)}: chi2({self.df}) = {self.chi2:.3f}, p = {self.p:.3g}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,7 +186,7 @@ class GroupEstimate:
         >>> people = [{"y": [a / 10 + 2 * (-1) ** a, a / 10], "age": a} for a in range(20, 60, 3)]
         >>> fit = em.fit(normal, em.from_subjects(people), covariates="~ age", progressbar=False)
         >>> fit.group.wald_test("age")
-        Wald test of level: age: chi2(1) = 16.748, p = 4.269e-05
+        Wald test of level: age: chi2(1) = 16.748, p = 4.27e-05
         """
         places: list[int] = []
         for name in names:

@@ -53,7 +53,7 @@ class HierarchicalTTest:
     p: float
 
     def __repr__(self) -> str:
-        return f"{self.model}, mean of {self.parameter}: t({self.df:.1f}) = {self.t:.3f}, p = {self.p:.4g}"
+        return f"{self.model}, mean of {self.parameter}: t({self.df:.1f}) = {self.t:.3f}, p = {self.p:.3g}"
 
 
 @dataclass(frozen=True, repr=False)
