@@ -56,18 +56,18 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
     repaired = table["repaired"] & ~integrated  # there it is only a place to integrate around
     if lost.any():
         yield (
-            f"no mode was found for {_who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
+            f"no mode was found for {who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
             "there. Their numbers are where the search stopped; look at their data, or leave them out."
         )
     if repaired.any():
         yield (
-            f"the log-posterior of {_who(table, repaired)} does not curve down in every direction at the mode; along "
+            f"the log-posterior of {who(table, repaired)} does not curve down in every direction at the mode; along "
             "the others the group's own variance was taken. Their variances and evidence are rough."
         )
     hard = integrated & ~lost
     if hard.any() and fit.settings["estimator"] == "corrected":
         yield (
-            f"the posterior of {_who(table, hard)} is so far from Normal that it was integrated, not expanded to "
+            f"the posterior of {who(table, hard)} is so far from Normal that it was integrated, not expanded to "
             'second order. If these are many, use estimator="exact".'
         )
 
@@ -133,7 +133,8 @@ def _is_far(parameter: Parameter, x: float) -> bool:
     return parameter.link != "identity" and abs(x - parameter.gaussian_start) > FAR
 
 
-def _who(table: xr.Dataset, mask: xr.DataArray) -> str:
+def who(table: xr.Dataset, mask: xr.DataArray) -> str:
+    """Name the subjects of a mask."""
     labels = [label_text(label) for label in table["subject"].values[mask.values]]
     shown = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
     return f"subject{'s' if len(labels) > 1 else ''} {shown}"

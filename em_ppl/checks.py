@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, get_args
 
-__all__ = ["check_counts", "check_positive"]
+__all__ = ["check_choices", "check_counts", "check_positive"]
+
+
+def check_choices(**choices: tuple[Any, Any]) -> None:
+    """Raise ValueError for an argument, given with its `Literal` type, that is none of its choices."""
+    for name, (value, kind) in choices.items():
+        if not isinstance(value, str) or value not in get_args(kind):
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, get_args(kind)))}.")
 
 
 def check_counts(**counts: Any) -> None:

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from em_ppl.checks import check_choices
 from em_ppl.compat import loo_of_responses, read_group
 from em_ppl.data import label_text
 from em_ppl.em import ConvergenceWarning
@@ -25,6 +26,7 @@ from em_ppl.frequencies import ModelFrequencies, model_frequencies
 from em_ppl.group import FloatArray
 from em_ppl.progress import Progress
 from em_ppl.result import Fit
+from em_ppl.show import as_html, as_text
 
 __all__ = ["Comparison", "check_same_responses", "compare"]
 
@@ -76,15 +78,10 @@ class Comparison:
         return model_frequencies(self.subjects["loso"].to_pandas() if self.by == "loso" else self.evidence)
 
     def __repr__(self) -> str:
-        table = self.table.to_string(float_format="{:.2f}".format)
-        return "\n".join([f"{self._headline}\n\n{table}", *(f"! {line}" for line in self.advice)])
+        return as_text(self._headline, [self.table], self.advice, digits=".2f")
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        table = self.table.to_html(float_format="{:.2f}".format, border=0)
-        return f"<p>{self._headline}</p>{table}" + (f"<ul>{lines}</ul>" if lines else "")
+        return as_html(self._headline, [self.table], self.advice, digits=".2f")
 
     @property
     def _headline(self) -> str:
@@ -148,8 +145,7 @@ def compare(
     >>> em.compare(fits, progressbar=False).table["rank"].to_dict()
     {'rising': 0, 'constant': 1}
     """
-    if not isinstance(by, str) or by not in get_args(Criterion):
-        raise ValueError(f"by={by!r} is not one of {', '.join(map(repr, get_args(Criterion)))}.")
+    check_choices(by=(by, Criterion))
     _check_fits(fits)
     names, labels = list(fits), next(iter(fits.values())).subjects["subject"].values
     columns: dict[str, list[xr.DataArray]] = {}
@@ -292,7 +288,8 @@ def check_same_responses(data: Mapping[str, xr.Dataset], observed: Sequence[Sequ
                 )
         if sorted(columns) != own:
             raise ValueError(f"{first} observes {', '.join(own)}, but {name} observes {', '.join(sorted(columns))}.")
-        for column in own:
+        # a likelihood of potentials alone observes nothing: then all that both read must be the same
+        for column in own or sorted(set(map(str, data[first])) & set(map(str, data[name]))):
             _check_same_column(first, name, data[first][column], data[name][column].sel(subject=labels))
 
 

@@ -12,13 +12,13 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
-from em_ppl.checks import check_counts
+from em_ppl.checks import check_choices, check_counts
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
@@ -153,7 +153,7 @@ def fit(
     >>> fit.group.mean.round(3).values  # the mean of all, 2.533
     array([2.533])
     """
-    _check_choices(covariance=(covariance, Structure))
+    check_choices(covariance=(covariance, Structure))
     check_numbers(tol, max_iter, random_seed)
     _check_kinds(model, distribution, prior)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
@@ -360,7 +360,7 @@ def make_scheme(
     """Say how expectations are taken; raises ValueError for an estimator that there is not."""
     if isinstance(estimator, Quadrature | ImportanceSampling):
         return Scheme("exact", estimator, random_seed)
-    _check_choices(estimator=(estimator, Estimator))
+    check_choices(estimator=(estimator, Estimator))
     return Scheme(estimator, exact_integration(n_varying, distribution), random_seed)
 
 
@@ -414,9 +414,3 @@ def check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
     check_counts(max_iter=max_iter)
     if not isinstance(random_seed, numbers.Integral) or random_seed < 0:
         raise ValueError(f"random_seed={random_seed!r} must be a whole number, at least 0.")
-
-
-def _check_choices(**choices: tuple[str, Any]) -> None:
-    for name, (value, kind) in choices.items():
-        if not isinstance(value, str) or value not in get_args(kind):
-            raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, get_args(kind)))}.")

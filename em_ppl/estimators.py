@@ -196,9 +196,8 @@ class ImportanceSampling:
     def rule(self, group: Group, generator: np.random.Generator) -> Rule:
         """Draw the points of every subject of such a group."""
         model, (n, p) = group.model, group.location.shape
-        points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(
-            self.draws
-        )  # the last: a joint Student-t's own scale
+        # the last dimension is a joint Student-t's own scale
+        points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(self.draws)
         uniform = (points + generator.random((n, 1, p + 1))) % 1.0
         uniform = np.clip(uniform, 1e-12, 1 - 1e-12)
         proposal = Normal() if np.isinf(self.df) else StudentT(self.df)

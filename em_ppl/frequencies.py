@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from em_ppl.checks import check_positive
 from em_ppl.data import label_text
+from em_ppl.show import as_html, as_text
 
 __all__ = ["FrequenciesByGroup", "ModelFrequencies", "frequencies_by_group", "model_frequencies"]
 
@@ -96,10 +97,10 @@ class ModelFrequencies:
         return table.sort_values("frequency", ascending=False, kind="stable").rename_axis("model")
 
     def __repr__(self) -> str:
-        return f"{self._headline}\n\n{self.summary().to_string(float_format='{:.3f}'.format)}"
+        return as_text(self._headline, [self.summary()], digits=".3f")
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._headline}</p>{self.summary().round(3).to_html(border=0)}"
+        return as_html(self._headline, [self.summary()], digits=".3f")
 
     @property
     def _headline(self) -> str:
@@ -134,10 +135,10 @@ class FrequenciesByGroup:
         return pd.DataFrame({group: found.frequency for group, found in self.by_group.items()}).rename_axis("model")
 
     def __repr__(self) -> str:
-        return f"{self._headline}\n\n{self.summary().to_string(float_format='{:.3f}'.format)}"
+        return as_text(self._headline, [self.summary()], digits=".3f")
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._headline}</p>{self.summary().round(3).to_html(border=0)}"
+        return as_html(self._headline, [self.summary()], digits=".3f")
 
     @property
     def _headline(self) -> str:
@@ -208,6 +209,8 @@ def frequencies_by_group(
     ------
     ValueError
         As `model_frequencies`; if a subject has no group, or there are fewer than two.
+    TypeError
+        If groups have no labels: subjects are matched by label, never by position.
 
     References
     ----------
@@ -221,6 +224,8 @@ def frequencies_by_group(
     >>> em.frequencies_by_group(table, groups).probability_differ > 0.99
     True
     """
+    if not isinstance(groups, Mapping | pd.Series):
+        raise TypeError("groups must name each subject's group by its label: a mapping, or a Series.")
     check_positive(alpha=alpha)
     table = _check_table(log_evidence)
     member = pd.Series(groups).reindex(table.index)

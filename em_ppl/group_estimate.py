@@ -154,12 +154,8 @@ class GroupEstimate:
         """
         estimate, se = self.plain.coefficients, np.sqrt(np.diag(self.coefficients_covariance))
         reach = scipy.stats.norm.ppf(0.5 + probability / 2) * se
-        table = {
-            "estimate": estimate,
-            "se": se,
-            "z": estimate / se,
-            "p": 2 * scipy.stats.norm.sf(np.abs(estimate / se)),
-        }
+        p = 2 * scipy.stats.norm.sf(np.abs(estimate / se))
+        table = {"estimate": estimate, "se": se, "z": estimate / se, "p": p}
         table |= {"low": estimate - reach, "high": estimate + reach}
         return pd.DataFrame(table, index=pd.Index(self.design.labels, name="coefficient"))
 
@@ -241,9 +237,8 @@ class GroupEstimate:
         mean = x @ self.plain.coefficients
         variance = np.einsum("npk,kl,npl->np", x, self.coefficients_covariance.values, x)
         sd, distribution = self.plain.sd[level], self.plain.model.distribution
-        half = np.hypot(
-            distribution.reach(probability) * sd, scipy.stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance)
-        )
+        of_mean = scipy.stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance)
+        half = np.hypot(distribution.reach(probability) * sd, of_mean)
         link = [self.parameters[name].to_natural for name in self.varying]
         median, low, high = (
             np.column_stack([to_natural(values[:, k]) for k, to_natural in enumerate(link)])

@@ -115,6 +115,16 @@ class Problem:
     components: list[Component]
     alpha0: float | None
 
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return self.components[0].compiled.shape[0]
+
+    @property
+    def estimator(self) -> str:
+        """How expectations are taken, in all models."""
+        return self.components[0].scheme.estimator
+
     def counts(self, groups: Groups) -> FloatArray:
         """N_k, how many subjects each group has learnt from, (model,)."""
         return np.array([q.beta - c.prior.beta for q, c in zip(groups, self.components, strict=True)])
@@ -143,7 +153,7 @@ class Problem:
         sizes = [len(c.prior.a) for c in self.components]
         parts = np.split(vector, np.cumsum([*sizes, *sizes]))
         counts = np.maximum(np.exp(parts[-1]) - 1, 0)
-        counts *= self.components[0].compiled.shape[0] / counts.sum()
+        counts *= self.n_subjects / counts.sum()
         return [
             c.prior.like(n, a * c.frame.model.unit, np.exp(2 * log_sd))
             for c, n, a, log_sd in zip(self.components, counts, parts, parts[len(sizes) :], strict=False)
@@ -204,7 +214,7 @@ def update_groups(problem: Problem, subjects: Subjects) -> Groups:
 def iterate(
     problem: Problem,
     groups: Groups,
-    subjects: Subjects,
+    near: Subjects,
     *,
     tol: float,
     max_iter: int,
@@ -212,8 +222,8 @@ def iterate(
     progress: Progress,
     wide_searches: int = WIDE_SEARCHES,
 ) -> Found:
-    """Alternate subjects and groups, accelerated, until the groups stand still."""
-    accelerate = Anderson()
+    """Alternate subjects and groups, accelerated, until the groups stand still; modes are first sought near others."""
+    subjects, accelerate = update_subjects(problem, groups, near), Anderson()
     bounds: list[float] = []
     changes: list[float] = []
     found = Found(groups, subjects, bounds, changes, "max_iter")
@@ -254,7 +264,7 @@ def climb(
     for step in [bold, update] + [problem.from_vector(start + SHORTER**k * (end - start)) for k in range(1, TRIES)]:
         moved = update_subjects(problem, step, subjects)
         loss = subjects.bound - moved.bound
-        as_written = step is update and problem.components[0].scheme.estimator == "laplace"
+        as_written = step is update and problem.estimator == "laplace"
         if loss <= (0 if step is bold else ROUNDING) or as_written:
             return step, moved
     return groups, subjects
@@ -289,8 +299,7 @@ def distance(problem: Problem, groups: Groups, other: Groups) -> float:
     """
     of_means = [np.abs((p.a - q.a) / np.sqrt(q.variance)).max() for p, q in zip(other, groups, strict=True)]
     of_sds = [np.abs(np.log(p.variance / q.variance)).max() / 2 for p, q in zip(other, groups, strict=True)]
-    n = problem.components[0].compiled.shape[0]
-    of_frequencies = np.abs(problem.counts(other) - problem.counts(groups)).max() / n
+    of_frequencies = np.abs(problem.counts(other) - problem.counts(groups)).max() / problem.n_subjects
     return float(max(*of_means, *of_sds, of_frequencies))
 
 

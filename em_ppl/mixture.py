@@ -25,13 +25,12 @@ from em_ppl.group import FloatArray, Group
 from em_ppl.hbi import (
     Component,
     Found,
+    Groups,
     Problem,
     Subjects,
     iterate,
     standard_errors,
     update_groups,
-    update_subjects,
-    weigh_models,
 )
 from em_ppl.mixture_result import Mixture
 from em_ppl.model import ModelError, SubjectModel, check_subject_model
@@ -168,8 +167,8 @@ def fit_mixture(
     settings = {"tol": tol, "max_iter": max_iter}
     with Progress(show=progressbar) as progress:
         problem, posteriors = _start(named, data, estimator, prior, settings, random_seed, compile_kwargs, progress)
-        alone = [np.ones(len(p.log_evidence)) for p in posteriors]  # everybody belongs to every model
-        begin = _begin(problem, posteriors, np.column_stack(alone))
+        everybody = np.ones((problem.n_subjects, len(named)))  # belongs to every model
+        begin = _begin(problem, posteriors, everybody)
         found = _climb(problem, *begin, settings, generator, progress)
         null_bound = np.nan
         if len(named) > 1 and found.status != "interrupted":
@@ -183,15 +182,14 @@ def fit_mixture(
 
 def _null_bound(
     problem: Problem,
-    groups: list[NormalGamma],
-    subjects: Subjects,
+    groups: Groups,
+    near: Subjects,
     settings: dict[str, Any],
     generator: np.random.Generator,
     progress: Progress,
 ) -> float:
     """Fit all models as equally frequent, from the same beginning: the bound L0."""
-    equal = replace(problem, alpha0=None)
-    null = _climb(equal, groups, weigh_models(equal, groups, subjects.posteriors), settings, generator, progress)
+    null = _climb(replace(problem, alpha0=None), groups, near, settings, generator, progress)
     if null.status == "interrupted":
         raise KeyboardInterrupt
     return null.bound[-1]
@@ -273,10 +271,9 @@ def fit_classes(
         one, wide = _start(
             named, data, estimator, prior or MixturePrior(), settings, random_seed, compile_kwargs, progress
         )
-        n = len(wide[0].log_evidence)
-        if not sizes or max(sizes) > n:
-            raise ValueError(f"n_classes={n_classes!r} must name numbers from 1 to {n}, that of subjects.")
-        whole = _climb(one, *_begin(one, wide, np.ones((n, 1))), settings, generator, progress)
+        if not sizes or max(sizes) > one.n_subjects:
+            raise ValueError(f"n_classes={n_classes!r} must name numbers from 1 to {one.n_subjects}, that of subjects.")
+        whole = _climb(one, *_begin(one, wide, np.ones((one.n_subjects, 1))), settings, generator, progress)
         found: dict[int, tuple[Problem, Found]] = {}
         try:
             for k in sizes:
@@ -335,7 +332,7 @@ def _largest_first(problem: Problem, found: Found) -> Found:
 
 def _expanded(problem: Problem) -> Problem:
     """Return the same with expectations to second order, if they are to be integrated."""
-    if problem.components[0].scheme.estimator != "exact":
+    if problem.estimator != "exact":
         return problem
     return replace(
         problem, components=[replace(c, scheme=replace(c.scheme, estimator="corrected")) for c in problem.components]
@@ -385,10 +382,15 @@ def _start(
     """Compile every model, and find every subject's posterior under a wide group."""
     schemes = [make_scheme(estimator, len(m.parameters), Normal(), random_seed) for m in models.values()]
     data = check_dataset(data)
+    likelihoods: dict[str, CompiledModel] = {}
+    for name, model in models.items():
+        progress.say(f"{name}: compiling the likelihood and its gradient")
+        likelihoods[name] = compile_model(model, data, compile_kwargs=compile_kwargs)
+    check_same_responses({name: c.data for name, c in likelihoods.items()}, [c.observed for c in likelihoods.values()])
     components, posteriors = [], []
     for (name, model), scheme in zip(models.items(), schemes, strict=True):
         progress.say(f"{name}: compiling the likelihood and its gradient")
-        compiled: CompiledModel = compile_model(model, data, compile_kwargs=compile_kwargs)
+        compiled = likelihoods[name]
         compiled.compile(value_alone=scheme.estimator == "exact")
         progress.say(f"{name}: looking for a place to start")
         design = make_design(data, list(model.parameters), None, None)
@@ -397,23 +399,19 @@ def _start(
         scheme = scheme.laid(group) if scheme.estimator == "exact" else scheme
         components.append(Component(name, compiled, group, prior.of_group(model, group), scheme))
         posteriors.append(e_step(compiled, group, mode, curvature, replace(scheme, estimator="laplace")))
-    check_same_responses({c.name: c.compiled.data for c in components}, [c.compiled.observed for c in components])
     return Problem(components, prior.alpha), posteriors
 
 
-def _begin(
-    problem: Problem, posteriors: list[Posteriors], responsibility: FloatArray
-) -> tuple[list[NormalGamma], Subjects]:
-    """Make the first groups of responsibilities that are given."""
+def _begin(problem: Problem, posteriors: list[Posteriors], responsibility: FloatArray) -> tuple[Groups, Subjects]:
+    """Make the first groups, of responsibilities that are given."""
     near = Subjects(posteriors, responsibility, -np.inf)
-    groups = update_groups(problem, near)
-    return groups, update_subjects(problem, groups, near)
+    return update_groups(problem, near), near
 
 
 def _climb(
     problem: Problem,
-    groups: list[NormalGamma],
-    subjects: Subjects,
+    groups: Groups,
+    near: Subjects,
     settings: dict[str, Any],
     generator: np.random.Generator,
     progress: Progress,
@@ -421,11 +419,9 @@ def _climb(
     """Iterate; if expectations are to be integrated, after those to second order have come near."""
     rough = _expanded(problem)
     if rough is not problem:
-        near = settings | {"tol": max(settings["tol"], NEAR)}
-        subjects = update_subjects(rough, groups, subjects)
-        done = iterate(rough, groups, subjects, **near, generator=generator, progress=progress)
+        loose = settings | {"tol": max(settings["tol"], NEAR)}
+        done = iterate(rough, groups, near, **loose, generator=generator, progress=progress)
         if done.status == "interrupted":
             return done
-        groups, subjects = done.groups, done.subjects
-    subjects = update_subjects(problem, groups, subjects)
-    return iterate(problem, groups, subjects, **settings, generator=generator, progress=progress)
+        groups, near = done.groups, done.subjects
+    return iterate(problem, groups, near, **settings, generator=generator, progress=progress)

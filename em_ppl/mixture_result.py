@@ -12,14 +12,15 @@ import scipy
 import xarray as xr
 
 from em_ppl import compat
+from em_ppl.advice import who
 from em_ppl.checks import check_counts
-from em_ppl.data import label_text
 from em_ppl.frequencies import ModelFrequencies
 from em_ppl.group import FloatArray
 from em_ppl.hbi import Found, Problem
 from em_ppl.normal_gamma import NormalGamma
 from em_ppl.parameters import Parameter
 from em_ppl.result import label_subjects
+from em_ppl.show import as_html, as_text
 
 __all__ = ["HierarchicalTTest", "Mixture"]
 
@@ -143,14 +144,12 @@ class Mixture:
             yield "there is one subject only: frequencies and groups say no more than its data and the prior."
         for name, table in self.subjects.items():
             own = self.frequencies.responsibility[name].to_numpy() > OWN
-            for column, what in (
-                (~table["converged"].values, "no mode was found"),
-                (table["repaired"].values, "the log-posterior does not curve down in every direction at the mode"),
+            for flagged, what in (
+                (~table["converged"] & own, "no mode was found"),
+                (table["repaired"] & own, "the log-posterior does not curve down in every direction at the mode"),
             ):
-                who = table["subject"].values[own & column]
-                if len(who):
-                    shown = ", ".join(map(label_text, who[:5])) + (f" and {len(who) - 5} more" if len(who) > 5 else "")
-                    yield f'{name}: {what} for {shown}. Look at their data, or use estimator="exact".'
+                if flagged.any():
+                    yield f'{name}: {what} for {who(table, flagged)}. Look at their data, or use estimator="exact".'
 
     def summary(self) -> pd.DataFrame:
         """Tabulate the groups, one row per model and parameter.
@@ -269,15 +268,10 @@ class Mixture:
         return compat.make_inference_data(groups, {"inference_library": "em_ppl", **self.settings})
 
     def __repr__(self) -> str:
-        tables = [table.to_string(float_format="{:.3f}".format) for table in self._tables]
-        return "\n\n".join([self._headline, *tables]) + "".join(f"\n! {line}" for line in self.advice)
+        return as_text(self._headline, self._tables, self.advice, digits=".3f")
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        tables = "".join(table.to_html(float_format="{:.3f}".format, border=0) for table in self._tables)
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        return f"<p><b>{escape(self._headline)}</b></p>{tables}" + (f"<ul>{lines}</ul>" if lines else "")
+        return as_html(self._headline, self._tables, self.advice, digits=".3f")
 
     @property
     def _tables(self) -> list[pd.DataFrame]:

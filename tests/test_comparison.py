@@ -172,6 +172,20 @@ def test_other_responses_are_refused(data, fits):
         em.compare({"constant": fits["constant"], "z": other}, progressbar=False)
 
 
+@em.subject_model(level=em.Real())
+def potential(level, y):
+    pm.Potential("p", -0.5 * (y - level) ** 2)
+
+
+def test_likelihoods_that_observe_nothing_must_read_the_same(data):
+    complete = data.isel(subject=slice(20))
+    fits = {}
+    for name, shifted in (("one", complete), ("two", complete.assign(y=complete["y"] + 1))):
+        fits[name] = em.fit(potential, shifted, progressbar=False)
+    with pytest.raises(ValueError, match="'y' of subject 's00' differs"):
+        em.compare(fits, progressbar=False)
+
+
 def test_padding_is_no_difference(data, fits):
     """A data set that has lost its longest subjects' last trials elsewhere is padded to another width."""
     wider = data.pad(trial=(0, 2))

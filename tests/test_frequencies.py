@@ -163,5 +163,7 @@ def test_refuses_other_nonsense(table):
         em.model_frequencies(table, alpha=0)
     with pytest.raises(ValueError, match="subject 's3' has no group"):
         em.frequencies_by_group(table, dict.fromkeys(table.index[:3], "a"))
+    with pytest.raises(TypeError, match="groups must name each subject's group by its label"):
+        em.frequencies_by_group(table.reset_index(drop=True), ["a", "b"] * 4 + ["a"])
     with pytest.raises(ValueError, match="all subjects are in one group, 'a'"):
         em.frequencies_by_group(table, dict.fromkeys(table.index, "a"))

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pymc as pm
 from scipy import special, stats
 
 import em_ppl as em
 from em_ppl.studies import in_processes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers import coin, sticky
 
 N_SUBJECTS, N_TRIALS = 30, 60
 CERTAIN = 0.95
@@ -33,16 +36,6 @@ SCENARIOS = {
     "3 in 4 sticky": (1.5, 0.3, 0.75),
     "all sticky, mean 0": (0.0, 0.5, 1.0),
 }
-
-
-@em.subject_model(p=em.Unit())
-def coin(p, last, heads):
-    pm.Bernoulli("heads", p=p, observed=heads)
-
-
-@em.subject_model(p=em.Unit(), stay=em.Real(spread=1.0))
-def sticky(p, stay, last, heads):
-    pm.Bernoulli("heads", logit_p=pm.math.logit(p) + stay * last, observed=heads)
 
 
 def people(scenario: str, generator: np.random.Generator) -> Any:

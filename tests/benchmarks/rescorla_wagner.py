@@ -23,9 +23,11 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
-from helpers import play_bandit
 
 import em_ppl as em
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers import play_bandit
 
 N_SUBJECTS, N_TRIALS, REPEATS = 100, 200, 7
 

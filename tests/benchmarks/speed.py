@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,10 +20,12 @@ from typing import Any
 import limit
 import numpy as np
 import pandas as pd
-from helpers import simulated_learners
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers import simulated_learners
 
 N_TRIALS, REPEATS, TOL = 200, 5, 1e-5
 
