@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 from em_ppl import compat  # noqa: F401  first: it quiets an announcement that ArviZ 0.23 makes at import
 from em_ppl.agreement import Agreement, agreement
 from em_ppl.comparison import Comparison, compare
-from em_ppl.compiled import BatchingWarning, CompiledModel
+from em_ppl.compiled import CompiledModel
 from em_ppl.confusion import Confusion, confusion
 from em_ppl.data import from_dataframe, from_subjects
 from em_ppl.diagnosis import Diagnosis
@@ -14,6 +14,7 @@ from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.estimators import ImportanceSampling, Quadrature
 from em_ppl.evidence import Evidence
 from em_ppl.frequencies import FrequenciesByGroup, ModelFrequencies, frequencies_by_group, model_frequencies
+from em_ppl.functions import BatchingWarning
 from em_ppl.group import GroupPrior
 from em_ppl.group_estimate import GroupEstimate, WaldTest
 from em_ppl.inference_data import load

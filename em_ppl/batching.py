@@ -49,12 +49,12 @@ from pytensor.tensor.variable import TensorVariable
 Tensor: TypeAlias = Any
 
 # PyTensor 2 has further Ops for the index that is one vector.
-_READ = tuple(
+READ = tuple(
     getattr(subtensor, name)
     for name in ("Subtensor", "AdvancedSubtensor", "AdvancedSubtensor1")
     if hasattr(subtensor, name)
 )
-_WRITE = tuple(
+WRITE = tuple(
     getattr(subtensor, name)
     for name in ("IncSubtensor", "AdvancedIncSubtensor", "AdvancedIncSubtensor1")
     if hasattr(subtensor, name)
@@ -165,9 +165,9 @@ def _batch_node(node: Apply, inputs: list[Tensor], size: Tensor) -> list[Tensor]
             return [_dot(*inputs)]
         case CheckAndRaise() if getattr(op, "can_be_replaced_by_ninf", False):
             return [_check_each_subject(node, *inputs)]
-        case _ if isinstance(op, _READ):
+        case _ if isinstance(op, READ):
             return [_read(node, inputs, size)]
-        case _ if isinstance(op, _WRITE):
+        case _ if isinstance(op, WRITE):
             return [_write(node, inputs, size)]
     return _vectorize(node, inputs)
 
@@ -244,9 +244,9 @@ def _check_each_subject(node: Apply, x: Tensor, ok: Tensor) -> Tensor:
 # ---- indexing
 
 
-def _indices(node: Apply, inputs: Sequence[Tensor]) -> list[Any]:
+def indices_of(node: Apply, inputs: Sequence[Tensor]) -> list[Any]:
     """Return the index of a subtensor node as the user wrote it: variables, slices and None."""
-    flat = inputs[1:] if isinstance(node.op, _READ) else inputs[2:]
+    flat = inputs[1:] if isinstance(node.op, READ) else inputs[2:]
     idx_list = getattr(node.op, "idx_list", None)
     index = flat if idx_list is None else subtensor.indices_from_subtensor(flat, idx_list)
     return [_as_python(i) for i in index]
@@ -278,7 +278,7 @@ def _select(node: Apply, x: Tensor, inputs: Sequence[Tensor], size: Tensor) -> t
     says which of each subject's own indices are in range, (subject, dimensions of the index); numba would read
     and write beyond the end of ``x`` without a word.
     """
-    old, new = _indices(node, node.inputs), _indices(node, inputs)
+    old, new = indices_of(node, node.inputs), indices_of(node, inputs)
     _refuse_index(node, old, new)
     advanced = [isinstance(i, Variable) and _is_advanced(node) for i in old]
     depth = max(
@@ -384,7 +384,7 @@ def _one_hot(node: Apply, inputs: list[Tensor]) -> _OneHot | None:
     have no NaN to say that an index is out of range: they take the other way, which raises.
     """
     old_x: Tensor = node.inputs[0]
-    old, new = _indices(node, node.inputs), _indices(node, inputs)
+    old, new = indices_of(node, node.inputs), indices_of(node, inputs)
     axes = [axis for axis, i in enumerate(old) if isinstance(i, Variable)]
     plain = all(_ndim(i) == 0 if isinstance(i, Variable) else i == slice(None) for i in old)
     shared = not any(_is_batched(new[a], old[a]) for a in axes)

@@ -1,29 +1,19 @@
 """Log-likelihood and gradient of all subjects at once, as plain functions of arrays.
 
-Compiling is apart from running: the compiled functions take the data as inputs of any size, so that one
+Compiling is apart from running: what is compiled (`em_ppl.functions`) takes the data as inputs of any size, so that one
 compilation serves every data set with the same columns (`CompiledModel.with_data`).
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pymc as pm
-import pytensor
-import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import ancestors
-from pytensor.tensor import TensorVariable
-from pytensor.tensor.random.type import RandomType
 
-from em_ppl.batching import NotBatchable, batch, batch_draws
 from em_ppl.data import (
     check_dataset,
     check_responses,
@@ -33,168 +23,13 @@ from em_ppl.data import (
     refuse_missing,
     trial_counts,
 )
-from em_ppl.model import Column, Deterministic, ModelError, SubjectModel, Term, Trace, check_subject_model, stabilised
+from em_ppl.functions import Functions, functions_of
+from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
+from em_ppl.subjects import FloatArray, Index, Subjects
 
-__all__ = ["BatchingWarning", "CompiledModel"]
+__all__ = ["CompiledModel"]
 
 Array = NDArray[Any]
-FloatArray = NDArray[np.float64]
-
-CHUNK = 128  # subjects per call: more fall out of the processor's cache
-LENGTH_STEP = 0.75  # subjects within this ratio of trials share a call, padded to the longest
-
-
-class BatchingWarning(UserWarning):
-    """A likelihood is evaluated one subject at a time, because its graph cannot be batched."""
-
-
-# --- the symbolic side --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Functions:
-    """What is compiled once for a model and the kind of its columns.
-
-    Inputs are x, the columns, and one mask per term; over all subjects if `batched`, else of one subject.
-    """
-
-    trace: Trace
-    columns: dict[str, Column]
-    batched: bool
-    value: TensorVariable
-    terms: list[TensorVariable]
-    inputs: list[TensorVariable]
-    compile_kwargs: dict[str, Any]
-    _of_terms: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    def _compile(
-        self, outputs: Sequence[TensorVariable], further_inputs: Sequence[Any] = ()
-    ) -> Callable[..., list[Array]]:
-        # inputs of a kind are always arrays of the declared type: checking them again costs more than a small model
-        settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
-        function: Callable[..., list[Array]] = pytensor.function(
-            [*self.inputs, *further_inputs], list(outputs), **settings
-        )
-        return function
-
-    @cached_property
-    def value_and_gradient(self) -> Callable[..., list[Array]]:
-        gradient = pytensor.grad(self.value.sum(), self.inputs[0])
-        return self._compile([self.value, gradient])
-
-    @cached_property
-    def value_alone(self) -> Callable[..., list[Array]]:
-        """Two to three times as fast as with the gradient, where many points need none."""
-        return self._compile([self.value])
-
-    def draw(self, term: Term) -> TensorVariable:
-        """Return a graph of `inputs` that draws what a term observes; raises NotBatchable if there is none."""
-        return self._with_draws([term.random])[0]
-
-    def _with_draws(self, outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
-        """Carry graphs of one subject that may draw over to `inputs`."""
-        x = self.inputs[0]
-        if not self.batched:
-            return graph_replace(outputs, {v: x[k] for k, v in enumerate(self.trace.x)}, strict=False)
-        columns = zip(self.trace.columns.values(), self.inputs[1:], strict=False)
-        own = {one: together for one, together in columns if together is not one}
-        return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
-
-    def simulator(self, term: Term) -> tuple[Callable[..., list[Array]], int]:
-        """Compile what draws responses, and say how many NumPy generators it asks for behind `inputs`.
-
-        Outputs, (subject, trial): random responses, their log-probability, and that of the responses among the inputs.
-        """
-        if ("simulator", term.name) not in self._of_terms:
-            value = term.random.clone()  # type: ignore[union-attr]
-            outputs = [term.random, graph_replace(_logp(term, value), {value: term.random}), term.logp]
-            outputs = self._with_draws(outputs)
-            shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
-            generators = [v.type() for v in shared]
-            outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
-            with warnings.catch_warnings():
-                # numba says that it leaves what a CustomDist draws to Python, as it must
-                warnings.filterwarnings("ignore", "Numba will use object mode", UserWarning)
-                self._of_terms["simulator", term.name] = self._compile(outputs, generators), len(generators)
-        return self._of_terms["simulator", term.name]
-
-    def log_probability_of(self, term: Term) -> Callable[..., list[Array]]:
-        """Compile the log-probability of one and the same response in every trial, the last input."""
-        if ("option", term.name) not in self._of_terms:
-            option = pt.scalar("option", dtype="int64")
-            logp = _logp(term, pt.zeros_like(self.trace.columns[term.name]) + option)
-            self._of_terms["option", term.name] = self._compile(self._with_draws([logp]), [option])
-        return self._of_terms["option", term.name]
-
-    @cached_property
-    def pointwise(self) -> Callable[..., list[Array]]:
-        return self._compile(self.terms)
-
-    @cached_property
-    def deterministics(self) -> Callable[..., list[Array]]:
-        return self._compile(self._with_draws([named.value for named in self.trace.deterministics]))
-
-
-def build_functions(model: SubjectModel, columns: dict[str, Column], compile_kwargs: dict[str, Any]) -> Functions:
-    """Write the log-likelihood of all subjects; compile nothing yet."""
-    trace = model.trace(columns)
-    logps = [term.logp for term in trace.terms]
-    masks = [pt.tensor(f"{t.name}_present", dtype="bool", shape=(None,) * t.by_trial) for t in trace.terms]
-    own = [*(symbol for name, symbol in trace.columns.items() if columns[name].by_subject), *masks]
-    try:
-        batched = True
-        x = pt.tensor("x", dtype="float64", shape=(None, len(trace.x)))
-        together = {v: pt.tensor(v.name, dtype=v.type.dtype, shape=(None, *v.type.shape)) for v in own}
-        logps = batch(logps, together | {v: x[:, k] for k, v in enumerate(trace.x)}, x.shape[0])
-    except NotBatchable as reason:
-        message = f"{model.name} is evaluated one subject at a time, many times slower: {reason}"
-        warnings.warn(message, BatchingWarning, stacklevel=5)
-        batched = False
-        x = pt.tensor("x", dtype="float64", shape=(len(trace.x),))
-        together = {v: v for v in own}
-        logps = graph_replace(logps, {v: x[k] for k, v in enumerate(trace.x)})
-    masks = [together[m] for m in masks]
-    terms = [_masked(logp, mask) for logp, mask in zip(logps, masks, strict=True)]
-    inputs = [x, *(together.get(s, s) for s in trace.columns.values()), *masks]
-    value = sum((_sum_trials(term, int(batched)) for term in terms), start=pt.zeros(()))
-    return Functions(trace, columns, batched, value, terms, inputs, compile_kwargs)
-
-
-def functions_of(
-    model: SubjectModel, columns: dict[str, Column], compile_kwargs: Mapping[str, Any] | None
-) -> Functions:
-    """Return what is, or will be, compiled for a model and the kind of its columns: once for all data."""
-    settings = dict(compile_kwargs or {})
-    key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
-    if key not in model._compiled:
-        model._compiled[key] = build_functions(model, columns, settings)
-    functions: Functions = model._compiled[key]
-    return functions
-
-
-def _logp(term: Term, value: TensorVariable) -> TensorVariable:
-    """Log-probability of another response than the one that was given, after the same history; one subject."""
-    return stabilised([pm.logp(term.random, value)])[0]
-
-
-def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
-    return pt.switch(mask.dimshuffle(*range(mask.ndim), *["x"] * (logp.ndim - mask.ndim)), logp, 0.0)
-
-
-def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:
-    return term.sum(axis=tuple(range(lead, term.ndim))) if term.ndim > lead else term
-
-
-# --- the numerical side -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """The arrays that a model reads, one row per subject, without NaN; and which terms count where."""
-
-    columns: dict[str, Array]
-    present: dict[str, NDArray[np.bool_]]
-    n_trials: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -230,20 +65,14 @@ class CompiledModel:
     data: xr.Dataset
     functions: Functions = field(repr=False)
     subjects: Subjects = field(repr=False)
-    equal_lengths: bool = False
-    chunk_size: int = CHUNK
 
     def with_data(self, data: xr.Dataset) -> CompiledModel:
         """Return the same compiled functions over other data with the same columns; nothing is compiled."""
         return compile_model(self.model, data, compile_kwargs=self.functions.compile_kwargs)
 
-    def take(self, index: NDArray[np.intp]) -> CompiledModel:
+    def take(self, index: Index) -> CompiledModel:
         """Return the same for some of the subjects; nothing is compiled or checked again."""
-        own = {name: column.by_subject for name, column in self.functions.columns.items()}
-        columns = {name: values[index] if own[name] else values for name, values in self.subjects.columns.items()}
-        present = {name: mask[index] for name, mask in self.subjects.present.items()}
-        subjects = Subjects(columns, present, self.subjects.n_trials[index])
-        return replace(self, data=self.data.isel(subject=index), subjects=subjects)
+        return replace(self, data=self.data.isel(subject=index), subjects=self.subjects.take(index))
 
     @property
     def observed(self) -> list[str]:
@@ -258,8 +87,8 @@ class CompiledModel:
     def compile(self, *, value_alone: bool = False) -> None:
         """Compile now what the first evaluations would compile; nothing, if it is compiled already."""
         start = np.array([[p.gaussian_start for p in self.model.parameters.values()]])
-        for name in ("value_and_gradient", "value_alone")[: 1 + value_alone]:
-            list(self._run(getattr(self.functions, name), start, np.array([0])))  # numba compiles at the first call
+        for what in ("value_and_gradient", "value")[: 1 + value_alone]:
+            self.functions.evaluate(what, self.subjects, start, np.array([0]))  # numba compiles at the first call
 
     def log_likelihood(self, x: ArrayLike) -> FloatArray:
         """Log-likelihood of each subject.
@@ -315,23 +144,11 @@ class CompiledModel:
             Name of the observed variable or potential -> (subject, trial, ...) or (subject,); 0 where a response
             is missing, and in padding.
         """
-        return self.by_trial(self.functions.pointwise, self.functions.trace.terms, self._checked(x))
+        names = [term.name for term in self.functions.trace.terms]
+        values = self.functions.evaluate("pointwise", self.subjects, self._checked(x), None)
+        return dict(zip(names, values, strict=True))
 
-    def by_trial(
-        self, function: Callable[..., list[Array]], terms: Sequence[Term | Deterministic], x: FloatArray
-    ) -> dict[str, FloatArray]:
-        """Call a function of x and the data that has one output a term; put together what it says of each trial."""
-        result: dict[str, FloatArray] = {}
-        for rows, outputs in self._run(function, x, np.arange(len(x))):
-            for term, values in zip(terms, outputs, strict=True):
-                if term.name not in result:
-                    width = (self.data.sizes["trial"],) if term.by_trial else ()
-                    result[term.name] = np.zeros((len(x), *width, *values.shape[1 + term.by_trial :]))
-                place = (rows, slice(0, values.shape[1])) if term.by_trial else rows
-                result[term.name][place] = values
-        return result
-
-    def value_and_gradient(self, x: FloatArray, index: NDArray[np.intp] | None = None) -> tuple[FloatArray, FloatArray]:
+    def value_and_gradient(self, x: FloatArray, index: Index | None = None) -> tuple[FloatArray, FloatArray]:
         """Log-likelihood and gradient of some subjects: the one call that everything hot goes through.
 
         Parameters
@@ -348,18 +165,14 @@ class CompiledModel:
         gradient : ndarray
             (n, parameter)
         """
-        value, gradient = np.empty(len(x)), np.empty(x.shape)
-        for rows, (v, g) in self._run(self.functions.value_and_gradient, x, index):
-            value[rows], gradient[rows] = v, g
+        value, gradient = self.functions.evaluate("value_and_gradient", self.subjects, x, index)
         return value, gradient
 
-    def value(self, x: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+    def value(self, x: FloatArray, index: Index) -> FloatArray:
         """Log-likelihood of some subjects, (n,): faster than `value_and_gradient`, once `compile` made it so."""
-        if "value_alone" not in vars(self.functions):
+        if not self.functions.has("value"):
             return self.value_and_gradient(x, index)[0]
-        value = np.empty(len(x))
-        for rows, (v,) in self._run(self.functions.value_alone, x, index):
-            value[rows] = v
+        [value] = self.functions.evaluate("value", self.subjects, x, index)
         return value
 
     def _checked(self, x: ArrayLike) -> FloatArray:
@@ -379,64 +192,6 @@ class CompiledModel:
         if not np.allclose(covariance, covariance.T) or not np.all(np.linalg.eigvalsh(covariance) > 0):
             raise ValueError("the group's covariance must be symmetric and positive definite.")
         return mean, covariance
-
-    def _run(
-        self, function: Callable[..., list[Array]], x: FloatArray, index: NDArray[np.intp] | None
-    ) -> Iterator[tuple[NDArray[np.intp], Sequence[Array]]]:
-        """Call `function` on chunks of subjects of like length; yield the rows of x and its outputs."""
-        chunks = self._all_chunks if index is None else self._chunks(index)
-        for rows, inputs in chunks:
-            if self.functions.batched:
-                yield rows, function(x[rows], *inputs)
-            else:
-                single = [function(x[row], *(a[0] if own else a for a, own in zip(inputs, self._own, strict=True)))
-                          for row in rows]  # fmt: skip
-                yield rows, [np.stack(values) for values in zip(*single, strict=True)]
-
-    @cached_property
-    def _own(self) -> list[bool]:
-        """Which inputs after x have a row per subject."""
-        columns = [self.functions.columns[name].by_subject for name in self.functions.trace.columns]
-        return columns + [True] * len(self.functions.trace.terms)
-
-    @cached_property
-    def _all_chunks(self) -> list[tuple[NDArray[np.intp], list[Array]]]:
-        return list(self._chunks(np.arange(self.shape[0])))
-
-    @cached_property
-    def _padded_lengths(self) -> NDArray[np.int64]:
-        """How many trials each subject is padded to.
-
-        It is the same whoever else is in a chunk: sums over more or fewer zeros may differ in their last bits.
-        """
-        lengths: NDArray[np.int64] = self.subjects.n_trials
-        if self.equal_lengths or not self.functions.batched:
-            return lengths
-        steps = np.floor(np.log(lengths.max() / lengths) / np.log(1 / LENGTH_STEP) + 1e-9)
-        padded: NDArray[np.int64] = np.maximum(np.ceil(lengths.max() * LENGTH_STEP**steps), lengths).astype(np.int64)
-        return padded
-
-    def _chunks(self, index: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Array]]]:
-        lengths = self._padded_lengths[index]
-        order = np.argsort(lengths, kind="stable")
-        size = self.chunk_size if self.functions.batched else 1
-        for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
-            for start in range(0, len(group), size):
-                rows = group[start : start + size]
-                yield rows, self._inputs(index[rows], int(lengths[rows[0]]))
-
-    def _inputs(self, who: NDArray[np.intp], n_trials: int) -> list[Array]:
-        def cut(values: Array, by_trial: bool) -> Array:
-            return np.ascontiguousarray(values[who, :n_trials] if by_trial else values[who])
-
-        columns, trace = self.functions.columns, self.functions.trace
-        values = [
-            cut(self.subjects.columns[name], columns[name].by_trial)
-            if columns[name].by_subject
-            else self.subjects.columns[name]
-            for name in trace.columns
-        ]
-        return values + [cut(self.subjects.present[term.name], term.by_trial) for term in trace.terms]
 
     def explain(self, x: FloatArray) -> str:
         """Say which subject, and which trial, has a log-likelihood that is no number at x."""
@@ -476,6 +231,7 @@ def compile_model(
         columns={name: values for name, (values, _) in read.items()},
         present={term.name: _present(term, read, data) for term in terms},
         n_trials=trial_counts(data),
+        kinds=columns,
     )
     return _check_stand_ins(CompiledModel(model, data[list(model.columns)], functions, subjects))
 
@@ -513,7 +269,7 @@ def _check_stand_ins(compiled: CompiledModel) -> CompiledModel:
         and ragged
         and not unchanged(_swapped(subjects, ragged, dict.fromkeys(ragged, padded), extra=1)).all()
     ):
-        compiled = replace(compiled, equal_lengths=True)
+        compiled = replace(compiled, subjects=replace(subjects, equal_lengths=True))
     for name in (term.observes for term in compiled.functions.trace.terms if term.observes is not None):
         variable = compiled.data[name]
         missing = np.isnan(variable.values).any(axis=tuple(range(1 + columns[name].by_trial, variable.ndim)))
@@ -546,7 +302,7 @@ def _swapped(
     if extra:
         for name, mask in present.items():
             present[name] = np.pad(mask, ((0, 0), (0, extra))) if mask.ndim == 2 else mask
-    return Subjects(columns, present, subjects.n_trials + extra)
+    return replace(subjects, columns=columns, present=present, n_trials=subjects.n_trials + extra)
 
 
 def _describe(variable: xr.DataArray, values: Array) -> Column:

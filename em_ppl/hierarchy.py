@@ -56,7 +56,7 @@ def build_hierarchy(
     parameters = compiled.model.parameters
     varying = [name for name, parameter in parameters.items() if not parameter.shared]
     centred = _check_centred(centred, varying)
-    if not compiled.functions.batched:
+    if not compiled.functions.together.batched:
         raise ModelError(
             f"{compiled.model.name} cannot be batched over subjects (a BatchingWarning said why), so there is no "
             "hierarchical model of it: NUTS would need one graph a subject."
@@ -258,9 +258,11 @@ def _likelihood(compiled: CompiledModel, x: list[Symbol]) -> None:
     together = pt.stack([value if value.ndim else pt.alloc(value, n) for value in x], axis=1)
     arguments = [together, *_columns(compiled), *_masks(compiled)]
     for k, term in enumerate(functions.trace.terms):
-        graph = functions.terms[k]
+        graph = functions.together.terms[k]
         if term.observes is None:
-            values = _by_length(compiled, graph, dict(zip(functions.inputs, arguments, strict=True)), term.by_trial)
+            values = _by_length(
+                compiled, graph, dict(zip(functions.together.inputs, arguments, strict=True)), term.by_trial
+            )
             pm.Potential(term.name, values, dims=("subject", "trial")[: min(1 + term.by_trial, values.ndim)])
         else:
             _observe(compiled, term, graph, arguments)
@@ -291,7 +293,7 @@ def _masks(compiled: CompiledModel) -> list[Symbol]:
 
 def _observe(compiled: CompiledModel, term: Term, graph: Symbol, arguments: list[Symbol]) -> None:
     """Register an observed variable: its log-likelihood is the batched one, with 0 where nothing was observed."""
-    inputs, data = compiled.functions.inputs, compiled.data
+    inputs, data = compiled.functions.together.inputs, compiled.data
     name = str(term.observes)
     value_at = 1 + list(compiled.functions.trace.columns).index(name)
     drawn = _drawn(compiled, term)
@@ -331,7 +333,7 @@ def _drawn(compiled: CompiledModel, term: Term) -> Symbol | None:
 
 def _by_length(compiled: CompiledModel, graph: Symbol, given: dict[Symbol, Symbol], by_trial: bool) -> Symbol:
     """Evaluate a batched graph; of a model that looks across trials, subjects of one length at a time, unpadded."""
-    if not compiled.equal_lengths:
+    if not compiled.subjects.equal_lengths:
         return graph_replace(graph, given, strict=False)
     lengths: NDArray[np.int64] = compiled.subjects.n_trials
     generators = [v for v in ancestors([graph]) if isinstance(v, SharedVariable) and v not in given]
@@ -351,7 +353,7 @@ def _by_length(compiled: CompiledModel, graph: Symbol, given: dict[Symbol, Symbo
 
 def _cut(compiled: CompiledModel, symbol: Symbol, value: Symbol, rows: NDArray[np.intp], n_trials: int) -> Symbol:
     """Select some subjects' part of an input of the batched graph."""
-    inputs, columns = compiled.functions.inputs, compiled.functions.columns
+    inputs, columns = compiled.functions.together.inputs, compiled.functions.columns
     kinds = [(True, False), *((columns[c].by_subject, columns[c].by_trial) for c in compiled.functions.trace.columns)]
     kinds += [(True, term.by_trial) for term in compiled.functions.trace.terms]
     by_subject, by_trial = kinds[inputs.index(symbol)]

@@ -17,10 +17,11 @@ import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from em_ppl.compiled import CompiledModel, Subjects
+from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_array
 from em_ppl.group import FloatArray
 from em_ppl.model import ModelError
+from em_ppl.subjects import Subjects
 
 Symbol = Any  # a PyTensor variable
 Index = NDArray[np.intp]
@@ -155,8 +156,8 @@ class JointModel(CompiledModel):
 
     def take(self, index: Index) -> JointModel:
         """See `CompiledModel`."""
-        subjects = Subjects({}, {k: v[index] for k, v in self.subjects.present.items()}, self.subjects.n_trials[index])
-        return replace(self, data=self.data.isel(subject=index), subjects=subjects, rows=self.rows[index])
+        data = self.data.isel(subject=index)
+        return replace(self, data=data, subjects=self.subjects.take(index), rows=self.rows[index])
 
     def value_and_gradient(self, x: FloatArray, index: Index | None = None) -> tuple[FloatArray, FloatArray]:
         """See `CompiledModel`."""

@@ -107,13 +107,12 @@ def deterministics(fit: Fit) -> xr.Dataset:
             f'{compiled.model.name} names nothing on its way: write pm.Deterministic("prediction_error", ...) into its '
             "likelihood, and fit again."
         )
-    said = compiled.by_trial(compiled.functions.deterministics, named, _medians(fit))
+    said = compiled.functions.evaluate("deterministics", compiled.subjects, _medians(fit), None)
     known = np.arange(fit.data.sizes.get("trial", 1)) < compiled.subjects.n_trials[:, None]
     for term in _observed(compiled):
         known &= compiled.subjects.present[term.name] if term.by_trial else True
     variables = {}
-    for one in named:
-        values = said[one.name]
+    for one, values in zip(named, said, strict=True):
         inner = inner_dims(one.name, values.ndim - 1 - one.by_trial)
         if one.by_trial:  # without a response there may be a stand-in behind it
             values = np.where(widen(known, values.ndim), values, np.nan)
@@ -193,17 +192,19 @@ def _draw(compiled: CompiledModel, term: Term, x: FloatArray, generator: np.rand
     def draw(*inputs: Any) -> list[Any]:
         return function(*inputs, *generator.spawn(n))[:1]
 
-    return compiled.by_trial(draw, [term], x)[term.name]
+    batched = compiled.functions.together.batched
+    [drawn] = compiled.subjects.evaluate(draw, batched, [term.by_trial], x, None)
+    return drawn
 
 
 def _option_probabilities(compiled: CompiledModel, term: Term, x: FloatArray) -> FloatArray | None:
     """Probability of each option, (subject, trial, option); None of a response that is no choice among a few."""
     if not isinstance(term.random.owner.op, BernoulliRV | CategoricalRV):  # type: ignore[union-attr]
         return None
-    function, present = compiled.functions.log_probability_of(term), compiled.subjects.present[term.name]
+    present = compiled.subjects.present[term.name]
     options: list[FloatArray] = []
     while len(options) < 2 or (np.sum(options, axis=0)[present] < 1 - 1e-9).any():
         option = np.array(len(options))
-        said = compiled.by_trial(lambda *inputs, option=option: function(*inputs, option), [term], x)
-        options.append(np.exp(said[term.name]))
+        [said] = compiled.functions.evaluate(("option", term.name), compiled.subjects, x, None, option)
+        options.append(np.exp(said))
     return np.stack(options, axis=-1)

@@ -15,8 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from em_ppl.checks import check_counts
-from em_ppl.compiled import Functions, functions_of
 from em_ppl.data import inner_dims, label_array, label_text
+from em_ppl.functions import Functions, functions_of
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
@@ -212,7 +212,7 @@ class Play:
         cut = [self.columns[name][:, :n_trials] for name in self.functions.trace.columns]
         everywhere = np.ones((len(self.x), n_trials), dtype=bool)
         inputs = [np.ascontiguousarray(values) for values in (self.x, *cut, *[everywhere] * len(self.terms))]
-        if self.functions.batched:
+        if self.functions.together.batched:
             return function(*inputs, *generator.spawn(n_generators))
         rows = [function(*(a[i] for a in inputs), *generator.spawn(n_generators)) for i in range(len(self.x))]
         return [np.stack(outputs) for outputs in zip(*rows, strict=True)]

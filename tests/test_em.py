@@ -483,7 +483,7 @@ def test_same_data_and_seed_give_the_same_bits_whatever_the_chunk_size(learners)
     compiled = rescorla_wagner.compile(learners)
     first = bits(run(compiled))
     for chunk_size in (128, 7, 1):
-        for a, b in zip(first, bits(run(dataclasses.replace(compiled, chunk_size=chunk_size))), strict=True):
+        for a, b in zip(first, bits(run(dataclasses.replace(compiled, subjects=dataclasses.replace(compiled.subjects, chunk_size=chunk_size)))), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -493,7 +493,7 @@ def test_unequal_numbers_of_trials_give_the_same_bits_whatever_the_chunk_size(le
     x = np.random.default_rng(3).normal(size=compiled.shape)
     value, gradient = compiled.value_and_gradient(x)
     for chunk_size in (7, 1):
-        other = dataclasses.replace(compiled, chunk_size=chunk_size)
+        other = dataclasses.replace(compiled, subjects=dataclasses.replace(compiled.subjects, chunk_size=chunk_size))
         np.testing.assert_array_equal(other.value_and_gradient(x)[0], value)
         np.testing.assert_array_equal(other.value_and_gradient(x)[1], gradient)
         some = np.array([5, 3, 40])

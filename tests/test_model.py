@@ -104,7 +104,7 @@ def test_any_distribution_with_a_logp(name):
     own = {"mu": em.Real(), "s": em.Positive()}
     taken = likelihood.__code__.co_varnames
     model = define(likelihood, **{k: p for k, p in own.items() if k in taken})
-    assert check(model, people(y=draw)).functions.batched
+    assert check(model, people(y=draw)).functions.together.batched
 
 
 # ---- several terms, constants, dims
@@ -168,7 +168,7 @@ def test_a_likelihood_of_all_trials_together():
         pm.MvNormal("y", mu=mu * pt.ones_like(time), cov=kernel, observed=y)
 
     compiled = check(define(likelihood), people(time=lambda g, n: np.arange(n) / 2.0, y=positive))
-    assert compiled.equal_lengths
+    assert compiled.subjects.equal_lengths
 
 
 def test_columns_of_a_subject_as_a_whole():

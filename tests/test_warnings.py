@@ -11,7 +11,7 @@ from helpers import QUICK
 from pytensor.scan.utils import until
 
 import em_ppl as em
-import em_ppl.compiled
+import em_ppl.functions
 import em_ppl.em
 from em_ppl.batching import NotBatchable
 
@@ -275,7 +275,7 @@ def one_at_a_time(monkeypatch):
     def batch(*args):
         raise NotBatchable("Op: it cannot be batched.")
 
-    monkeypatch.setattr(em_ppl.compiled, "batch", batch)
+    monkeypatch.setattr(em_ppl.functions, "batch", batch)
 
 
 def two_terms(level, y, offset, weights, age):
@@ -299,8 +299,8 @@ def test_one_subject_at_a_time_gives_the_same_numbers(one_at_a_time, monkeypatch
         apart = em.subject_model(level=em.Real())(two_terms).compile(data, compile_kwargs=QUICK)
     monkeypatch.undo()
     together = em.subject_model(level=em.Real())(two_terms).compile(data, compile_kwargs=QUICK)
-    assert together.functions.batched
-    assert not apart.functions.batched
+    assert together.functions.together.batched
+    assert not apart.functions.together.batched
     x = np.linspace(-1.0, 1.0, 5)[:, None]
     np.testing.assert_allclose(apart.log_likelihood(x), together.log_likelihood(x), rtol=1e-12)
     np.testing.assert_allclose(apart.log_likelihood_gradient(x), together.log_likelihood_gradient(x), rtol=1e-12)
@@ -359,12 +359,12 @@ def test_a_scan_that_may_stop_falls_back_and_is_right():
 def test_the_fallback_is_announced_once_for_a_model(one_at_a_time):
     model = em.subject_model(level=em.Real())(normal.function)
     with pytest.warns(em.BatchingWarning) as caught:
-        model.compile(DATA, compile_kwargs=QUICK)
+        model.compile(DATA, compile_kwargs=QUICK).compile()
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.compile(DATA, compile_kwargs=QUICK)
-        model.compile(DATA.isel(subject=slice(3)), compile_kwargs=QUICK)
+        model.compile(DATA, compile_kwargs=QUICK).compile()
+        model.compile(DATA.isel(subject=slice(3)), compile_kwargs=QUICK).compile()
         fit(model)
 
 
@@ -373,7 +373,7 @@ def test_the_fallback_points_at_the_line_of_the_user(one_at_a_time, how):
     model = em.subject_model(level=em.Real())(normal.function)
     with pytest.warns(em.BatchingWarning) as caught:  # noqa: PT031
         if how == "compile":
-            model.compile(DATA, compile_kwargs=QUICK)
+            model.compile(DATA, compile_kwargs=QUICK).compile()
         else:
             em.fit(model, DATA, progressbar=False, compile_kwargs=QUICK)
     assert caught[0].filename == __file__

@@ -1,0 +1,256 @@
+"""What is compiled of a model, once for all data with columns of the same kinds.
+
+As a rule `em_ppl.kernels` makes machine code of one subject's graph. What that does not do, and what was asked to be
+compiled otherwise, PyTensor compiles as a graph over all subjects.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor import TensorVariable
+from pytensor.tensor.random.type import RandomType
+
+from em_ppl.batching import NotBatchable, batch, batch_draws
+from em_ppl.kernels import Kernel, write_kernel
+from em_ppl.loops import NotWritable
+from em_ppl.model import Column, SubjectModel, Term, Trace, stabilised
+from em_ppl.subjects import FloatArray, Index, Subjects
+
+__all__ = ["BatchingWarning", "Functions", "functions_of"]
+
+Array = NDArray[Any]
+What: TypeAlias = Literal["value", "value_and_gradient", "pointwise", "deterministics"]
+
+
+class BatchingWarning(UserWarning):
+    """A likelihood is evaluated one subject at a time, because its graph cannot be batched."""
+
+
+class Together(NamedTuple):
+    """The graph over all subjects; of one, if it cannot be batched."""
+
+    batched: bool
+    inputs: list[TensorVariable]  # x, (subject, parameter), then columns and masks
+    terms: list[TensorVariable]  # log-probabilities, 0 where they do not count
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What is compiled once for a model and the kind of its columns, when it is first asked for."""
+
+    name: str
+    trace: Trace
+    columns: dict[str, Column]
+    compile_kwargs: dict[str, Any]
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def evaluate(
+        self, what: What | tuple[str, str], subjects: Subjects, x: FloatArray, index: Index | None, *extra: Array
+    ) -> list[Array]:
+        """Evaluate some subjects at x: outputs (n, ...), or (n, trial, ...) with 0 in padding.
+
+        Parameters
+        ----------
+        what : str or tuple
+            "value" (log-likelihood), "value_and_gradient", "pointwise" (each term), "deterministics", or
+            ("option", term), the log-probability of one and the same response in every trial, given as `extra`.
+        subjects : Subjects
+            All of them.
+        x : ndarray
+            (n, parameter), Gaussian space.
+        index : ndarray or None
+            (n,), whose; None for all, in order.
+        """
+        function = self.compiled(what)
+        if isinstance(function, Kernel):
+            return function(subjects, x, index, *extra)
+        by_trial = self._by_trial(what)
+        return subjects.evaluate(lambda *i: function(*i, *extra), self.together.batched, by_trial, x, index)
+
+    def compiled(self, what: What | tuple[str, str]) -> Any:
+        """Return what computes it: a `Kernel`, or a function over all subjects (of one, if not batched)."""
+        if what not in self._made:
+            self._made[what] = self._kernel(what) or self._function(what)
+        return self._made[what]
+
+    def has(self, what: What) -> bool:
+        """Whether it has been compiled."""
+        return what in self._made
+
+    def _by_trial(self, what: What | tuple[str, str]) -> list[bool]:
+        match what:
+            case "pointwise":
+                return [term.by_trial for term in self.trace.terms]
+            case "deterministics":
+                return [one.by_trial for one in self.trace.deterministics]
+            case ("option", _):
+                return [True]
+        return [False] * (1 + (what == "value_and_gradient"))
+
+    # --- one subject ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def masks(self) -> list[TensorVariable]:
+        """Where each term of one subject counts, (trial,) or ()."""
+        return [pt.tensor(f"{t.name}_present", dtype="bool", shape=(None,) * t.by_trial) for t in self.trace.terms]
+
+    def _kernel(self, what: What | tuple[str, str]) -> Kernel | None:
+        if self.compile_kwargs:
+            return None
+        kinds = list(zip(self.trace.columns.values(), self.columns.values(), strict=True))
+        kinds += [(m, Column("bool", True, t.by_trial, ())) for m, t in zip(self.masks, self.trace.terms, strict=True)]
+        terms = [_masked(term.logp, mask) for term, mask in zip(self.trace.terms, self.masks, strict=True)]
+        match what:
+            case "pointwise":
+                outputs = terms
+            case "deterministics":
+                outputs = [one.value for one in self.trace.deterministics]
+            case ("option", name):
+                option, logp = self._option(name)
+                kinds, outputs = [*kinds, (option, Column("int64", False, False, ()))], [logp]
+            case _:
+                outputs = [sum((_sum_trials(term, 0) for term in terms), start=pt.zeros(()))]
+        try:
+            gradient = what == "value_and_gradient"
+            return write_kernel(self.trace.x, kinds, outputs, self._by_trial(what), with_gradient=gradient)
+        except NotWritable:
+            return None
+
+    def _option(self, name: str) -> tuple[TensorVariable, TensorVariable]:
+        term = next(term for term in self.trace.terms if term.name == name)
+        option = pt.scalar("option", dtype="int64")
+        return option, _logp(term, pt.zeros_like(self.trace.columns[name]) + option)
+
+    # --- all subjects -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def together(self) -> Together:
+        """The graph over all subjects, for what PyTensor compiles; warns if there is none."""
+        trace, logps = self.trace, [term.logp for term in self.trace.terms]
+        own = [*(symbol for name, symbol in trace.columns.items() if self.columns[name].by_subject), *self.masks]
+        try:
+            batched = True
+            x = pt.tensor("x", dtype="float64", shape=(None, len(trace.x)))
+            whole = {v: pt.tensor(v.name, dtype=v.type.dtype, shape=(None, *v.type.shape)) for v in own}
+            logps = batch(logps, whole | {v: x[:, k] for k, v in enumerate(trace.x)}, x.shape[0])
+        except NotBatchable as reason:
+            message = f"{self.name} is evaluated one subject at a time, many times slower: {reason}"
+            warnings.warn(message, BatchingWarning, stacklevel=_lines_of_this_package())
+            batched = False
+            x = pt.tensor("x", dtype="float64", shape=(len(trace.x),))
+            whole = {v: v for v in own}
+            logps = graph_replace(logps, {v: x[k] for k, v in enumerate(trace.x)})
+        masks = [whole[m] for m in self.masks]
+        terms = [_masked(logp, mask) for logp, mask in zip(logps, masks, strict=True)]
+        return Together(batched, [x, *(whole.get(s, s) for s in trace.columns.values()), *masks], terms)
+
+    @property
+    def value(self) -> TensorVariable:
+        """Log-likelihoods, (subject,)."""
+        batched, _, terms = self.together
+        return sum((_sum_trials(term, int(batched)) for term in terms), start=pt.zeros(()))
+
+    def _function(self, what: What | tuple[str, str]) -> Callable[..., list[Array]]:
+        match what:
+            case "value":
+                return self._compile([self.value])
+            case "value_and_gradient":
+                value = self.value
+                return self._compile([value, pytensor.grad(value.sum(), self.together.inputs[0])])
+            case "pointwise":
+                return self._compile(self.together.terms)
+            case "deterministics":
+                return self._compile(self._with_draws([one.value for one in self.trace.deterministics]))
+        option, logp = self._option(what[1])
+        return self._compile(self._with_draws([logp]), [option])
+
+    def _compile(
+        self, outputs: Sequence[TensorVariable], further_inputs: Sequence[Any] = ()
+    ) -> Callable[..., list[Array]]:
+        # inputs of a kind are always arrays of the declared type: checking them again costs more than a small model
+        settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
+        function: Callable[..., list[Array]] = pytensor.function(
+            [*self.together.inputs, *further_inputs], list(outputs), **settings
+        )
+        return function
+
+    # --- draws ------------------------------------------------------------------------------------------------------
+
+    def draw(self, term: Term) -> TensorVariable:
+        """Return a graph of `together.inputs` that draws what a term observes; raises NotBatchable if there is none."""
+        return self._with_draws([term.random])[0]
+
+    def _with_draws(self, outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Carry graphs of one subject that may draw over to `together.inputs`."""
+        batched, inputs, _ = self.together
+        x = inputs[0]
+        if not batched:
+            return graph_replace(outputs, {v: x[k] for k, v in enumerate(self.trace.x)}, strict=False)
+        columns = zip(self.trace.columns.values(), inputs[1:], strict=False)
+        own = {one: together for one, together in columns if together is not one}
+        return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
+
+    def simulator(self, term: Term) -> tuple[Callable[..., list[Array]], int]:
+        """Compile what draws responses, and say how many NumPy generators it asks for behind `together.inputs`.
+
+        Outputs, (subject, trial): random responses, their log-probability, and that of the responses among the inputs.
+        """
+        if ("simulator", term.name) not in self._made:
+            value = term.random.clone()  # type: ignore[union-attr]
+            outputs = [term.random, graph_replace(_logp(term, value), {value: term.random}), term.logp]
+            outputs = self._with_draws(outputs)
+            shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
+            generators = [v.type() for v in shared]
+            outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
+            with warnings.catch_warnings():
+                # numba says that it leaves what a CustomDist draws to Python, as it must
+                warnings.filterwarnings("ignore", "Numba will use object mode", UserWarning)
+                self._made["simulator", term.name] = self._compile(outputs, generators), len(generators)
+        made: tuple[Callable[..., list[Array]], int] = self._made["simulator", term.name]
+        return made
+
+
+def functions_of(
+    model: SubjectModel, columns: dict[str, Column], compile_kwargs: Mapping[str, Any] | None
+) -> Functions:
+    """Return what is, or will be, compiled for a model and the kind of its columns: once for all data."""
+    settings = dict(compile_kwargs or {})
+    key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
+    if key not in model._compiled:
+        model._compiled[key] = Functions(model.name, model.trace(columns), columns, settings)
+    functions: Functions = model._compiled[key]
+    return functions
+
+
+def _logp(term: Term, value: TensorVariable) -> TensorVariable:
+    """Log-probability of another response than the one that was given, after the same history; one subject."""
+    return stabilised([pm.logp(term.random, value)])[0]
+
+
+def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
+    return pt.switch(mask.dimshuffle(*range(mask.ndim), *["x"] * (logp.ndim - mask.ndim)), logp, 0.0)
+
+
+def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:
+    return term.sum(axis=tuple(range(lead, term.ndim))) if term.ndim > lead else term
+
+
+def _lines_of_this_package() -> int:
+    """How far up the stack the line is that called this package."""
+    import sys
+
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("em_ppl", "functools"):
+        frame, depth = frame.f_back, depth + 1
+    return depth
