@@ -87,8 +87,9 @@ class CompiledModel:
     def compile(self, *, value_alone: bool = False) -> None:
         """Compile now what the first evaluations would compile; nothing, if it is compiled already."""
         start = np.array([[p.gaussian_start for p in self.model.parameters.values()]])
-        for what in ("value_and_gradient", "value")[: 1 + value_alone]:
-            self.functions.evaluate(what, self.subjects, start, np.array([0]))  # numba compiles at the first call
+        self.functions.evaluate("value_and_gradient", self.subjects, start, np.array([0]))
+        if value_alone:
+            self.functions.evaluate("value", self.subjects, start, np.array([0]))  # PyTensor compiles at the first call
 
     def log_likelihood(self, x: ArrayLike) -> FloatArray:
         """Log-likelihood of each subject.

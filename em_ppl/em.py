@@ -20,6 +20,7 @@ import xarray as xr
 from em_ppl.acceleration import Anderson
 from em_ppl.checks import check_choices, check_counts
 from em_ppl.compiled import CompiledModel, compile_model
+from em_ppl.cores import at_most
 from em_ppl.data import check_dataset
 from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
@@ -28,11 +29,11 @@ from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_i
 from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.m_step import log_prior, m_step
 from em_ppl.model import ModelError, SubjectModel
-from em_ppl.modes import differentiate, predict_modes
+from em_ppl.modes import differentiate, find_modes, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
 from em_ppl.result import Fit
-from em_ppl.start import search_widely, starting_point
+from em_ppl.start import ROUGH, search_widely, starting_point
 from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
@@ -74,6 +75,7 @@ def fit(
     max_iter: int = 500,
     random_seed: int = 0,
     progressbar: bool = True,
+    cores: int | None = None,
     compile_kwargs: Mapping[str, Any] | None = None,
 ) -> Fit:
     r"""Fit a group of subjects by EM-MAP.
@@ -118,8 +120,11 @@ def fit(
         bits.
     progressbar : bool
         Whether to show progress.
+    cores : int, optional
+        Cores of the processor to use; all, if left out. The numbers are the same bits.
     compile_kwargs : mapping, optional
-        Passed on to `pytensor.function`.
+        Passed on to `pytensor.function`, which then compiles the likelihood of all subjects together; left out, this
+        package makes machine code of one subject's, which is faster and runs on several cores.
 
     Returns
     -------
@@ -155,6 +160,7 @@ def fit(
     """
     check_choices(covariance=(covariance, Structure))
     check_numbers(tol, max_iter, random_seed)
+    check_counts(cores=1 if cores is None else cores)
     _check_kinds(model, distribution, prior)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()
@@ -167,7 +173,7 @@ def fit(
         design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
     _check_prior(design, prior)
     started = time.perf_counter()
-    with Progress(show=progressbar) as progress:
+    with Progress(show=progressbar) as progress, at_most(cores):
         progress.say("compiling the likelihood and its gradient")
         if isinstance(model, PyMCModel):
             compiled: CompiledModel = model.compile(compile_kwargs=compile_kwargs)
@@ -339,12 +345,19 @@ def distance(group: Group, other: Group) -> float:
 def starting_modes(
     compiled: CompiledModel, group: Group, generator: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Search from the group mean and from further points of the wide starting group; keep the best."""
+    """Search from the group mean; for whom that finds nothing, from further points of the wide starting group.
+
+    EM looks for better modes of everyone when it is done.
+    """
     mean = group.location
     slope = compiled.value_and_gradient(group.complete(mean))[1]
     second, _ = differentiate(compiled, group, mean, slope, root=group.factor())
     curvature = second[:, group.model.varying]
-    mode, _ = search_widely(compiled, group, mean, curvature, generator)
+    found = find_modes(compiled, group, mean, curvature, tol=ROUGH)
+    mode, lost = group.unstandardise(found.point), np.flatnonzero(~found.converged)
+    if lost.size:
+        own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
+        mode[lost], _ = search_widely(*own, generator)
     x = group.complete(mode)
     if not np.isfinite(compiled.log_likelihood(x)).all():
         raise ModelError(

@@ -75,7 +75,7 @@ class Functions:
         function = self.compiled(what)
         if isinstance(function, Kernel):
             return function(subjects, x, index, *extra)
-        by_trial = self._by_trial(what)
+        by_trial = self._by_trial(what) + [False] * (what == "value_and_gradient")
         return subjects.evaluate(lambda *i: function(*i, *extra), self.together.batched, by_trial, x, index)
 
     def compiled(self, what: What | tuple[str, str]) -> Any:
@@ -96,7 +96,7 @@ class Functions:
                 return [one.by_trial for one in self.trace.deterministics]
             case ("option", _):
                 return [True]
-        return [False] * (1 + (what == "value_and_gradient"))
+        return [False]
 
     # --- one subject ------------------------------------------------------------------------------------------------
 
@@ -122,8 +122,8 @@ class Functions:
             case _:
                 outputs = [sum((_sum_trials(term, 0) for term in terms), start=pt.zeros(()))]
         try:
-            gradient = what == "value_and_gradient"
-            return write_kernel(self.trace.x, kinds, outputs, self._by_trial(what), with_gradient=gradient)
+            flags, gradient = self._by_trial(what), what == "value_and_gradient"
+            return write_kernel(self.trace.x, kinds, outputs, flags, with_gradient=gradient)
         except NotWritable:
             return None
 

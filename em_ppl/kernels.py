@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,17 +28,23 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pymc.logprob.utils import local_check_parameter_to_ninf_switch
 from pytensor.compile.mode import get_mode
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import in2out
+from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor import TensorVariable
 
+from em_ppl.cores import cores_in_use, in_threads
 from em_ppl.loops import Array, Code, NotWritable, write_graph
+from em_ppl.loops import Index as Place
 from em_ppl.model import Column
 from em_ppl.subjects import FloatArray, Index, Subjects
 
 __all__ = ["Kernel", "write_kernel"]
 
 Numbers = NDArray[Any]
+
+WORTHWHILE = 4000  # trials for a thread: about 0.1 ms
 
 # Rewrites that work in place, or save memory, or are for compilers of whole arrays.
 _LEFT_OUT = ("inplace", "scan_inplace", "scan_save_mem", "scan_save_mem_prealloc", "numba", "BlasOpt")
@@ -63,8 +73,43 @@ class Kernel:
             np.zeros((len(x), *[subjects.width] * by_trial, *shape), dtype) for by_trial, shape, dtype in self.outputs
         ]
         arrays = [np.asarray(array, order="C") for array in (x, subjects.n_trials, *subjects.arrays, *extra)]
-        self.function(np.ascontiguousarray(index, dtype=np.int64), *arrays, *results)
+        index = np.asarray(index, dtype=np.int64)
+
+        def evaluate(rows: slice) -> None:
+            self.function(index[rows], arrays[0][rows], *arrays[1:], *(result[rows] for result in results))
+
+        in_threads(evaluate, _portions(subjects.n_trials[index]))
         return results
+
+
+def _portions(n_trials: NDArray[np.int64]) -> list[slice]:
+    """Split rows into one portion a core, of about as many trials each; few trials are not worth it."""
+    done = np.cumsum(n_trials)
+    n = min(cores_in_use(), int(done[-1]) // WORTHWHILE, len(n_trials)) if len(done) else 1
+    edges = np.searchsorted(done, done[-1] * np.arange(1, n) / n) + 1 if n > 1 else []
+    return [slice(a, b) for a, b in pairwise([0, *map(int, edges), len(n_trials)])]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is written of a kernel before it is compiled.
+
+    Attributes
+    ----------
+    text : str
+        A function ``kernel``, which calls those of `em_ppl.loops.machine`.
+    functions : dict of str to callable
+        Further functions that it calls.
+    types : list of (dtype, number of dimensions, whether only read)
+        Of its arguments.
+    outputs : list of (bool, shape, dtype)
+        See `Kernel`.
+    """
+
+    text: str
+    functions: dict[str, Any]
+    types: list[tuple[str, int, bool]]
+    outputs: list[tuple[bool, tuple[int, ...], str]]
 
 
 def write_kernel(
@@ -95,28 +140,37 @@ def write_kernel(
     NotWritable
         If the graph has an Op that cannot be written as loops.
     """
+    source = write_source(x, columns, outputs, by_trial, with_gradient=with_gradient)
+    return Kernel(_compile(source), source.outputs)
+
+
+def write_source(
+    x: Sequence[TensorVariable],
+    columns: Sequence[tuple[TensorVariable, Column]],
+    outputs: Sequence[TensorVariable],
+    by_trial: Sequence[bool],
+    *,
+    with_gradient: bool = False,
+) -> Source:
+    """Write what `write_kernel` compiles."""
     graph = _simplified([*x, *(symbol for symbol, _ in columns)], outputs, len(x) * with_gradient)
-    code = Code(depth=2)
-    code.line("s = index[r]")
-    code.line("n = n_trials[s]")
+    code, flags = Code(), [*by_trial, *[False] * with_gradient]
     inputs = [_parameter(code, k) for k in range(len(x))]
     inputs += [_column(code, f"c{k}", kind) for k, (_, kind) in enumerate(columns)]
-    arrays = write_graph(graph.toposort(), graph.outputs, dict(zip(graph.inputs, inputs, strict=True)), code)
+    arrays = write_graph(_in_order(graph), graph.outputs, dict(zip(graph.inputs, inputs, strict=True)), code)
     found = []
-    for k, (array, trials) in enumerate(zip(arrays, by_trial, strict=True)):
+    for k, (array, trials) in enumerate(zip(arrays, flags, strict=True)):
         rest = array.shape[trials:]
         if not all(isinstance(n, int) for n in rest):
             raise NotWritable("an output has dimensions whose length is known only when it runs.")
         found.append((trials, tuple(map(int, rest)), array.dtype))
-        with code.loops(array.shape) as indices:
-            for index in indices:
-                code.line(f"out{k}[{', '.join(map(str, ('r', *index)))}] = {array.element(index)}")
+        code.loops(array.shape, partial(_write_output, code, k, array))
     names = ["index", "x", "n_trials", *(f"c{k}" for k in range(len(columns))), *(f"out{k}" for k in range(len(found)))]
-    source = f"def kernel({', '.join(names)}):\n    for r in range(len(index)):\n" + "\n".join(code.lines) + "\n"
+    text = f"def kernel({', '.join(names)}):\n" + "".join(f"    {line}\n" for line in _over_subjects(*code.lines()))
     types = [("int64", 1, True), ("float64", 2, True), ("int64", 1, True)]
     types += [(kind.dtype, kind.by_subject + kind.by_trial + len(kind.shape), True) for _, kind in columns]
     types += [(dtype, 1 + trials + len(shape), False) for trials, shape, dtype in found]
-    return Kernel(_compile(source, code.functions, types), found)
+    return Source(text, code.functions, types, found)
 
 
 def _simplified(inputs: list[Any], outputs: Sequence[TensorVariable], n_slopes: int) -> FunctionGraph:
@@ -124,6 +178,8 @@ def _simplified(inputs: list[Any], outputs: Sequence[TensorVariable], n_slopes: 
 
     Parameters out of bounds give -inf, as in PyMC, instead of an error.
     """
+    if any(isinstance(v, SharedVariable) for v in ancestors(outputs)):
+        raise NotWritable("a shared variable, whose value may change.")
     graph = FunctionGraph(inputs, list(outputs), clone=True)
     in2out(local_check_parameter_to_ninf_switch).rewrite(graph)
     if n_slopes:
@@ -133,28 +189,52 @@ def _simplified(inputs: list[Any], outputs: Sequence[TensorVariable], n_slopes: 
     return graph
 
 
+def _in_order(graph: FunctionGraph) -> list[Any]:
+    """Sort nodes so that each output is finished before the next is begun: loops then take each other up."""
+    nodes: dict[Any, None] = {}
+    for output in graph.outputs:
+        nodes |= dict.fromkeys(toposort([output]))
+    return list(nodes)
+
+
+def _over_subjects(memory: list[str], lines: list[str]) -> list[str]:
+    """Loop over subjects, with memory for the longest of them."""
+    longest = ["n = 1", "for r in range(len(index)):", "    n = max(n, n_trials[index[r]])"]
+    loop = ["for r in range(len(index)):", "    s = index[r]", "    n = n_trials[s]"]
+    return [*longest, *memory, *loop, *(f"    {line}" for line in lines)]
+
+
+def _write_output(code: Code, k: int, array: Array, indices: list[Place]) -> None:
+    for index in indices:
+        code.line(f"out{k}[{', '.join(map(str, ('r', *index)))}] = {array.element(index)}")
+
+
 def _parameter(code: Code, k: int) -> Array:
     return Array("float64", (), lambda index: code.assign(f"x[r, {k}]"))
 
 
 def _column(code: Code, name: str, kind: Column) -> Array:
-    lead = ("s",) if kind.by_subject else ()
-    shape = ("n", *kind.shape) if kind.by_trial else kind.shape
+    lead: Place = ("s",) if kind.by_subject else ()
+    shape: Place = ("n", *kind.shape) if kind.by_trial else kind.shape
     return Array(kind.dtype, shape, code.memory(name, shape, kind.dtype, lead).element)
 
 
-def _compile(source: str, functions: dict[str, Any], types: Sequence[tuple[str, int, bool]]) -> Callable[..., None]:
+def _compile(source: Source) -> Callable[..., None]:
     """Compile what has been written, or find it on disk, where PyTensor keeps what it compiles."""
     import numba
 
-    source = f"import math\n\nimport numpy as np\n\nfrom em_ppl.machine import *\n\n\n{source}"
-    versions = [sys.version, np.__version__, numba.__version__, pytensor.__version__]
-    name = "kernel_" + hashlib.sha256("\n".join([source, *versions]).encode()).hexdigest()[:32]
-    module = _module(name, source)
-    vars(module).update(functions)
-    arrays = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=readonly) for d, n, readonly in types]
-    options = {"cache": True, "nogil": True, "error_model": "numpy"}
-    kernel: Callable[..., None] = numba.njit(numba.types.void(*arrays), **options)(module.kernel)
+    from em_ppl.loops import machine
+
+    text = f"import math\n\nimport numpy as np\n\nfrom em_ppl.loops.machine import *\n\n\n{source.text}"
+    versions = [sys.version, np.__version__, numba.__version__, pytensor.__version__, inspect.getsource(machine)]
+    name = "kernel_" + hashlib.sha256("\n".join([text, *versions]).encode()).hexdigest()[:32]
+    module = _module(name, text)
+    vars(module).update(source.functions)
+    arrays = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=only) for d, n, only in source.types]
+    jit = numba.njit(numba.types.void(*arrays), cache=True, nogil=True, error_model="numpy")
+    with warnings.catch_warnings():  # a function of PyTensor's may live in this process only
+        warnings.filterwarnings("ignore", ".*Cannot cache compiled function", numba.NumbaWarning)
+        kernel: Callable[..., None] = jit(module.kernel)
     return kernel
 
 
@@ -168,7 +248,8 @@ def _module(name: str, source: str) -> ModuleType:
             unfinished.write(source)
         os.replace(unfinished.name, file)
     specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # where numba looks for it when it reads machine code
     specification.loader.exec_module(module)

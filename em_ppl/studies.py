@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from em_ppl.cores import at_most
 from em_ppl.em import ConvergenceWarning, fit
 from em_ppl.model import SubjectModel
 from em_ppl.progress import Progress
@@ -71,4 +72,5 @@ def in_processes(
 
 
 def _share(study: Callable[..., Any], items: list[tuple[int, Any]], arguments: tuple[Any, ...]) -> dict[int, Any]:
-    return {number: study(item, *arguments) for number, item in items}
+    with at_most(1):  # the other cores have shares of their own
+        return {number: study(item, *arguments) for number, item in items}

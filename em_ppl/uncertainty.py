@@ -13,12 +13,12 @@ Statistical Society B, 44, 226-233. https://doi.org/10.1111/j.2517-6161.1982.tb0
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from em_ppl.compiled import CompiledModel
-from em_ppl.e_step import Posteriors, Scheme, evaluate, expand, integrate, points_with
+from em_ppl.e_step import Posteriors, Scheme, evaluate, expand, points_with, weigh
 from em_ppl.estimators import ImportanceSampling
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
@@ -158,12 +158,14 @@ def _glance(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation
     the posteriors, too, of which the moments are known (a control variate).
     """
     rule = FEW.rule(group, np.random.default_rng(random_seed))
-    found = integrate(compiled, group, laplace, rule)
-    normal = _normal_weights(laplace, found.away, rule.place(group, laplace)[1])
-    by_point = np.einsum("nk,nkc->c", found.weights - normal, complete_scores(group, found.points))
+    away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
+    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
+    normal = _normal_weights(laplace, away, rule.place(group, laplace)[1])
+    by_point = np.einsum("nk,nkc->c", weights - normal, complete_scores(group, laplace.mode[:, None] + away))
     first = -laplace.shift
     known = points_with(first, laplace.covariance + np.einsum("ni,nj->nij", first, first))
-    of_normal = scores(group, replace(found, away=known[0], weights=known[1])).sum(0)
+    shared_score = np.einsum("nk,nkq->nq", weights, shared_slope)
+    of_normal = scores(group, Posteriors(laplace, *known, laplace.log_evidence, shared_score)).sum(0)
     of_normal[: len(by_point)] += by_point
     return of_normal
 

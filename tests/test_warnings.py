@@ -11,8 +11,8 @@ from helpers import QUICK
 from pytensor.scan.utils import until
 
 import em_ppl as em
-import em_ppl.functions
 import em_ppl.em
+import em_ppl.functions
 from em_ppl.batching import NotBatchable
 
 LABELS = list("abcdefgh")

@@ -1,9 +1,14 @@
-"""Speed, as ratios of CPU time measured side by side in one run.
+"""Speed, as ratios measured side by side in one run; compiling is left out.
 
-    python tests/benchmarks/speed.py [--subjects 100 500 2000] [--json FILE]
+    python tests/benchmarks/speed.py [--subjects 100 500 2000] [--only limit cores growth] [--json FILE]
 
-Rescorla-Wagner as the zoo has it, 200 trials a subject: `em_ppl.fit` with its standard errors, compiling left out,
-against `limit`, EM with the same estimator and tolerance written by hand in numba.
+limit: Rescorla-Wagner as the zoo has it, 200 trials a subject. CPU time of `em_ppl.fit` with its standard errors, over
+that of EM with the same estimator and tolerance written by hand in numba (limit.py).
+
+cores: the same fits, time on one core over time on all.
+
+growth: logistic regression with P parameters; how the time of one E-step with all differences (`approximate`), and that
+of a fit, grow with P, with trials T and with subjects N: exponents, from one end of the range to the other.
 """
 
 from __future__ import annotations
@@ -14,15 +19,23 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
 import limit
 import numpy as np
 import pandas as pd
+import pymc as pm
+import pytensor.tensor as pt
+import xarray as xr
+from scipy.special import expit
 
 import em_ppl as em
+from em_ppl.cores import at_most, cores_in_use
 from em_ppl.models.rescorla_wagner import rescorla_wagner
+from em_ppl.modes import approximate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import simulated_learners
@@ -30,14 +43,14 @@ from helpers import simulated_learners
 N_TRIALS, REPEATS, TOL = 200, 5, 1e-5
 
 
-def fastest(function: Callable[[], Any]) -> float:
-    """CPU seconds of the fastest of several calls, after one that warms up."""
+def fastest(function: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds (of CPU, as a rule) of the fastest of several calls, after one that warms up."""
     function()
     seconds = []
     for _ in range(REPEATS):
-        started = time.process_time()
+        started = clock()
         function()
-        seconds.append(time.process_time() - started)
+        seconds.append(clock() - started)
     return min(seconds)
 
 
@@ -47,11 +60,12 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
     choice, reward = data["choice"].values.astype(np.int64), data["reward"].values.astype(float)
     rows = []
     for estimator in ("laplace", "corrected"):
+        settings = {"estimator": estimator, "tol": TOL, "progressbar": False, "cores": 1}
         mean, _, iterations = limit.fit(choice, reward, estimator == "corrected", TOL, 1000)
-        ours = em.fit(rescorla_wagner, data, estimator=estimator, tol=TOL, progressbar=False)
+        ours = em.fit(rescorla_wagner, data, **settings)
         apart = np.abs((ours.group.mean.values - mean) / ours.group.mean_se.values).max()
-        by_hand = fastest(lambda e=estimator: limit.fit(choice, reward, e == "corrected", TOL, 1000))
-        own = fastest(lambda e=estimator: em.fit(rescorla_wagner, data, estimator=e, tol=TOL, progressbar=False))
+        by_hand = fastest(partial(limit.fit, choice, reward, estimator == "corrected", TOL, 1000))
+        own = fastest(partial(em.fit, rescorla_wagner, data, **settings))
         rows.append(
             {
                 "subjects": n_subjects,
@@ -67,16 +81,92 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
     return rows
 
 
+def spread_out(n_subjects: int) -> dict[str, Any]:
+    """Fit on one core and on all, in turn."""
+    data = simulated_learners(n_subjects, n_trials=N_TRIALS, random_seed=n_subjects)
+    fits = [partial(em.fit, rescorla_wagner, data, progressbar=False, cores=cores) for cores in (1, None)]
+    one, all_cores = (fastest(fit, time.perf_counter) for fit in fits)
+    return {
+        "subjects": n_subjects,
+        "cores": cores_in_use(),
+        "one, s": one,
+        "all, s": all_cores,
+        "ratio": one / all_cores,
+    }
+
+
+def regression(n_parameters: int) -> em.SubjectModel:
+    """Make a logistic regression of so many parameters."""
+    names = [f"b{k}" for k in range(n_parameters)]
+
+    def likelihood(**given: Any) -> None:
+        weights = pt.stack([given[name] for name in names])
+        pm.Bernoulli("y", logit_p=(given["features"] * weights).sum(axis=1), observed=given["y"])
+
+    arguments = [Parameter(name, Parameter.KEYWORD_ONLY) for name in (*names, "features", "y")]
+    likelihood.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
+    return em.subject_model(**{name: em.Real(spread=1.0) for name in names})(likelihood)
+
+
+def answers(n_parameters: int, n_trials: int, n_subjects: int) -> xr.Dataset:
+    """Simulate a study of that model."""
+    generator = np.random.default_rng(n_parameters)
+    features = generator.normal(size=(n_subjects, n_trials, n_parameters)) / np.sqrt(n_parameters)
+    weights = generator.normal(0.5, 1.0, size=(n_subjects, 1, n_parameters))
+    y = (generator.random((n_subjects, n_trials)) < expit((features * weights).sum(-1))).astype(np.int64)
+    dims = ("subject", "trial", "feature")
+    return xr.Dataset({"features": (dims, features), "y": (dims[:2], y)}, coords={"subject": np.arange(n_subjects)})
+
+
+def growth(n_parameters: int, n_trials: int, n_subjects: int) -> dict[str, Any]:
+    """Time one E-step, with the differences that it takes, and a whole fit."""
+    model, data = regression(n_parameters), answers(n_parameters, n_trials, n_subjects)
+    settings = {"progressbar": False, "cores": 1}
+    fit = em.fit(model, data, **settings)
+    mode, curvature = fit.subjects["mode"].values, np.zeros((n_subjects, n_parameters, n_parameters))
+    with at_most(1):
+        e_step = fastest(partial(approximate, fit.compiled, fit.group.plain, mode, curvature))
+    started = time.process_time()
+    em.fit(model, data, **settings)
+    return {
+        "P": n_parameters,
+        "T": n_trials,
+        "N": n_subjects,
+        "E-step, s": e_step,
+        "fit, s": time.process_time() - started,
+        "iterations": fit.iterations,
+    }
+
+
+def exponents(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Slopes of log time over the size that varies."""
+    first, last = rows[0], rows[-1]
+    varies = next(size for size in ("P", "T", "N") if first[size] != last[size])
+    steps = np.log(last[varies] / first[varies])
+    return {"varies": varies} | {t: np.log(last[t] / first[t]) / steps for t in ("E-step, s", "fit, s")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, nargs="+", default=[100, 500, 2000])
+    parser.add_argument("--only", nargs="+", choices=["limit", "cores", "growth"], default=["limit", "cores", "growth"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore", em.ConvergenceWarning)
-    table = pd.DataFrame([row for n in given.subjects for row in compare(n)])
-    print(table.to_string(index=False, float_format="{:.3g}".format))
+    tables: dict[str, list[dict[str, Any]]] = {}
+    if "limit" in given.only:
+        tables["limit"] = [row for n in given.subjects for row in compare(n)]
+    if "cores" in given.only:
+        tables["cores"] = [spread_out(n) for n in given.subjects]
+    if "growth" in given.only:
+        studies = [[(p, 200, 100) for p in (2, 5, 10, 20)], [(3, t, 100) for t in (50, 500, 5000)]]
+        studies.append([(3, 100, n) for n in (100, 1000, 10000)])
+        rows = [[growth(*sizes) for sizes in study] for study in studies]
+        tables["growth"], tables["exponents"] = [row for study in rows for row in study], [exponents(s) for s in rows]
+    for name, rows_of_table in tables.items():
+        print(f"\n{name}\n" + pd.DataFrame(rows_of_table).to_string(index=False, float_format="{:.3g}".format))
     if given.json:
-        given.json.write_text(json.dumps(table.to_dict("records"), indent=1))
+        given.json.write_text(json.dumps(tables, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Constant
 from pytensor.scalar.basic import Cast, Composite, ScalarOp
+
+from em_ppl.loops.code import Code
+from em_ppl.loops.lengths import fold, is_number
 
 __all__ = ["literal", "write_scalar"]
 
@@ -72,9 +75,7 @@ def literal(value: Any, dtype: str) -> str:
     return f"({float(value)!r})"
 
 
-def write_scalar(
-    op: ScalarOp, inputs: Sequence[str], assign: Callable[[str], str], call: Callable[[Any, Any], str], node: Any
-) -> list[str]:
+def write_scalar(op: ScalarOp, inputs: Sequence[str], code: Code, node: Any) -> list[str]:
     """Write what a scalar Op computes.
 
     Parameters
@@ -83,10 +84,8 @@ def write_scalar(
         What to compute.
     inputs : sequence of str
         Names or literals.
-    assign : callable
-        Gives an expression a name.
-    call : callable
-        Gives the name of a compiled function for an Op that has no expression here.
+    code : Code
+        Where to write.
     node : Apply
         The node of the Op, or of the Elemwise that applies it.
 
@@ -96,24 +95,44 @@ def write_scalar(
         Names or literals of the outputs.
     """
     if isinstance(op, Composite):
-        return _write_composite(op, inputs, assign, call)
+        return _write_composite(op, inputs, code)
     name = _ALIASES.get(type(op).__name__, type(op).__name__)
-    if name in _CHAINS:
-        return [assign(_CHAINS[name].join(inputs))]
-    if isinstance(op, Cast):
-        return [assign(_cast(inputs[0], node.outputs[0].type.dtype))]
-    if name == "Invert":
-        return [assign(f"not {inputs[0]}" if node.inputs[0].type.dtype == "bool" else f"~{inputs[0]}")]
     if name in ("Identity", "Second"):
         return [inputs[-1]]
-    if name in _EXPRESSIONS:
-        return [assign(_EXPRESSIONS[name].format(*inputs))]
-    return [assign(f"{call(op, node)}({', '.join(inputs)})")]
+    dtype = node.outputs[0].type.dtype
+    if isinstance(op, Cast):
+        return [_cast(inputs[0], node.inputs[0].type.dtype, dtype, code)]
+    if (known := _known(name, inputs, node, code)) is not None:
+        return [known]
+    if name in _CHAINS:
+        return [code.assign(_CHAINS[name].join(inputs))]
+    if name == "Invert":
+        return [code.assign(f"not {inputs[0]}" if dtype == "bool" else f"~{inputs[0]}")]
+    if name not in _EXPRESSIONS:
+        return [code.assign(f"{code.function(op, node)}({', '.join(inputs)})")]
+    result = code.assign(_EXPRESSIONS[name].format(*inputs))
+    if name in ("LT", "LE", "GT", "GE"):
+        code.comparisons[result] = name, inputs[0], inputs[1]
+    if name == "Clip" and is_number(inputs[1]) and is_number(inputs[2]):
+        code.ranges[result] = int(inputs[1]), int(inputs[2])
+    return [result]
 
 
-def _write_composite(
-    op: Composite, inputs: Sequence[str], assign: Callable[[str], str], call: Callable[[Any, Any], str]
-) -> list[str]:
+def _known(name: str, inputs: Sequence[str], node: Any, code: Code) -> str | None:
+    """Return the result of a scalar Op if no code is needed for it."""
+    if name == "Switch" and inputs[0] in ("True", "False"):
+        return inputs[1 if inputs[0] == "True" else 2]
+    if any(np.dtype(v.type.dtype).kind == "f" for v in (*node.inputs, *node.outputs)):
+        return None
+    if name == "Switch" and inputs[0] in code.comparisons:  # the smaller or larger one, written at length
+        comparison, x, y = code.comparisons[inputs[0]]
+        if {x, y} == {*inputs[1:]}:
+            smaller = (comparison in ("LT", "LE")) == (inputs[1] == x)
+            return fold("Minimum" if smaller else "Maximum", [x, y])
+    return fold(name, inputs)
+
+
+def _write_composite(op: Composite, inputs: Sequence[str], code: Code) -> list[str]:
     names = dict(zip(op.fgraph.inputs, inputs, strict=True))
 
     def name_of(variable: Any) -> str:
@@ -122,12 +141,12 @@ def _write_composite(
         return names[variable]
 
     for node in op.fgraph.toposort():
-        results = write_scalar(node.op, [name_of(v) for v in node.inputs], assign, call, node)
+        results = write_scalar(node.op, [name_of(v) for v in node.inputs], code, node)
         names.update(zip(node.outputs, results, strict=True))
     return [name_of(v) for v in op.fgraph.outputs]
 
 
-def _cast(value: str, dtype: str) -> str:
-    if dtype == "bool":
-        return f"{value} != 0"
-    return f"np.{np.dtype(dtype).name}({value})"
+def _cast(value: str, before: str, after: str, code: Code) -> str:
+    if before == after or (after == "int64" and fold("Add", [value, "0"]) is not None):
+        return value
+    return code.assign(f"{value} != 0" if after == "bool" else f"np.{np.dtype(after).name}({value})")

@@ -1,0 +1,424 @@
+"""The code as it is written: lines, names, and loops over trials of which one takes up the next where it can.
+
+What a trial's value needs of the same trial is then computed in one go, and stays in the processor's registers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from em_ppl.loops.lengths import fold, is_number
+
+__all__ = ["Array", "Code", "Index", "Length", "NotWritable", "is_unrolled", "length_of", "tuple_of", "unrolled_dims"]
+
+Length: TypeAlias = "int | str"  # a number, or an expression for one
+Index: TypeAlias = tuple[Length, ...]
+
+UNROLLED = 32  # numbers that an array of known shape may have to become so many names
+_BUFFER = re.compile(r"\bb\d+\b")
+_SUM = re.compile(r"\bs\d+\b")
+_NAME = re.compile(r"\b[bsv]\d+\b")
+_STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
+
+_ALLOCATION = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=")  # of a size that has but n in it
+
+
+class NotWritable(Exception):
+    """The graph has an Op that is not written as loops; the message names it."""
+
+
+class _Separate(Exception):
+    """A loop that cannot be part of the one before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Array:
+    """What the code knows of an array: how long it is, and how to read one of its numbers.
+
+    Attributes
+    ----------
+    dtype : str
+        Of its numbers.
+    shape : tuple of int or str
+        Lengths, or expressions for them.
+    element : callable
+        From an index to a name or literal; it may write a line to get there.
+    buffer : str or None
+        The name of memory that is this array's own.
+    """
+
+    dtype: str
+    shape: Index
+    element: Callable[[Index], str]
+    buffer: str | None = None
+
+    def scalar(self) -> str:
+        """Read an array without dimensions."""
+        return self.element(())
+
+
+@dataclass
+class Block:
+    """Lines under a header."""
+
+    header: str
+    items: list[str | Block]
+
+    def text(self) -> str:
+        """Write it in one piece."""
+        return "\n".join([self.header, *(item if isinstance(item, str) else item.text() for item in self.items)])
+
+
+@dataclass
+class OpenLoop:
+    """A loop at the end of a block, that may still take up another."""
+
+    counter: str
+    end: Length
+    block: Block
+    known: dict[str, str]
+
+    def __post_init__(self) -> None:
+        text = self.block.text()
+        self.written = set(_STORE.findall(text)) | set(_SUM.findall(text))  # memory and sums
+        self.used = set(_BUFFER.findall(text))
+        # what is written to only where the loop stands, or ahead of it, is done there
+        ahead = re.compile(rf"{self.counter}|\({self.counter} \+ \d+\)")
+        places = re.findall(r"^(b\d+)\[([^,\]]*).*\] \+?= ", text, re.MULTILINE)
+        self.elsewhere = {buffer for buffer, first in places if not ahead.fullmatch(first)}
+
+    def refuse(self, line: str) -> None:
+        """Raise if the line needs what this loop has not done yet at the trial where it stands, or spoils it."""
+        named = set(_BUFFER.findall(line))
+        touched = named & self.written
+        if (stored := _STORE.match(line)) and stored[1] in self.used:
+            touched.add(stored[1])
+            line = f"{line}\n{self.block.text()}"
+        firsts = [f for buffer in touched for f in re.findall(rf"\b{buffer}\b(?:\[([^,\]]*))?", line)]
+        if named & self.elsewhere or set(_SUM.findall(line)) & self.written or any(f != self.counter for f in firsts):
+            raise _Separate
+
+
+@dataclass
+class Frame:
+    """The lines of one block, and the loop at its end that is still open."""
+
+    items: list[str | Block] = field(default_factory=list)
+    known: dict[str, str] = field(default_factory=dict)  # expression -> name
+    open: OpenLoop | None = None
+
+    def close(self) -> None:
+        """Let the open loop take up no other."""
+        if self.open is not None:
+            self.items.append(self.open.block)
+            self.open = None
+
+    def append(self, item: str | Block) -> None:
+        """Add lines, before the open loop if they do not need it."""
+        if self.open is not None:
+            text = item if isinstance(item, str) else item.text()
+            if set(_NAME.findall(text)) & self.open.written or set(_STORE.findall(text)) & self.open.used:
+                self.close()
+        self.items.append(item)
+
+
+@dataclass
+class Code:
+    """Lines of a Python function, as they are written."""
+
+    functions: dict[str, Any] = field(default_factory=dict)  # that the lines call, by name
+    ends: dict[str, Length] = field(default_factory=dict)  # loop counter -> where it ends
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)  # name, or memory -> least and largest value
+    comparisons: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # name -> LT, LE, GT or GE, of what
+    _frames: list[Frame] = field(default_factory=lambda: [Frame()])
+    _guards: list[OpenLoop] = field(default_factory=list)  # loops that are taking up what is being written
+    _count: int = 0
+
+    def lines(self) -> tuple[list[str], list[str]]:
+        """Return all lines but for those whose results nothing reads; memory that all subjects can use comes first."""
+        [frame] = self._frames
+        frame.close()
+        items = _without_dead(frame.items)
+        once = [item for item in items if isinstance(item, str) and _ALLOCATION.match(item)]
+        return _rendered(once), _rendered([item for item in items if item not in once])
+
+    # --- lines ------------------------------------------------------------------------------------------------------
+
+    def name(self, prefix: str = "v") -> str:
+        """Return a new name: v for numbers, b for memory, s for sums, i for counters."""
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        for guard in self._guards:
+            guard.refuse(text)
+        self._frames[-1].append(text)
+
+    def assign(self, expression: str) -> str:
+        """Name the value of an expression; the same name for the same expression."""
+        for frame in self._frames:
+            if expression in frame.known:
+                return frame.known[expression]
+        name = self.name()
+        self.line(f"{name} = {expression}")
+        self._frames[-1].known[expression] = name
+        return name
+
+    def calculate(self, op: str, *numbers: Length) -> Length:
+        """Write arithmetic of whole numbers: Add, Sub, Minimum, Maximum."""
+        texts = [str(number) for number in numbers]
+        known = fold(op, texts)
+        if known is None:
+            symbol = {"Add": "{} + {}", "Sub": "{} - {}", "Minimum": "min({}, {})", "Maximum": "max({}, {})"}[op]
+            return self.assign(symbol.format(*texts))
+        return int(known) if is_number(known) else known
+
+    @contextmanager
+    def block(self, header: str) -> Iterator[None]:
+        """Write what follows one level deeper."""
+        for guard in self._guards:
+            guard.refuse(header)
+        self._frames.append(Frame())
+        try:
+            yield
+        finally:
+            frame = self._frames.pop()
+        frame.close()
+        self._frames[-1].append(Block(header, frame.items))
+
+    def loop(self, end: Length, body: Callable[[str], None]) -> None:
+        """Loop from 0; the body writes what is done at a counter. It may be called twice."""
+        frame = self._frames[-1]
+        if frame.open is not None and frame.open.end == end and self._taken_up(frame.open, body):
+            return
+        frame.close()
+        counter = self.name("i")
+        self.ends[counter] = end
+        inner = Frame()
+        self._frames.append(inner)
+        try:
+            body(counter)
+        finally:
+            self._frames.pop()
+        inner.close()
+        block = Block(f"for {counter} in range({end})", inner.items)
+        frame.open = OpenLoop(counter, end, block, inner.known)
+
+    def _taken_up(self, loop: OpenLoop, body: Callable[[str], None]) -> bool:
+        """Write a body at the end of an open loop, if all that it reads is there by then."""
+        inner, depth = Frame(known=dict(loop.known)), len(self._frames)
+        self._guards.append(loop)
+        self._frames.append(inner)
+        try:
+            body(loop.counter)
+        except _Separate:
+            return False
+        finally:
+            self._guards.pop()
+            del self._frames[depth:]
+        inner.close()
+        block = Block(loop.block.header, [*loop.block.items, *inner.items])
+        self._frames[-1].open = OpenLoop(loop.counter, loop.end, block, inner.known)
+        return True
+
+    def loops(self, shape: Index, body: Callable[[list[Index]], None]) -> None:
+        """Loop over the long dimensions of a shape; the body gets the indices, with the short ones written out."""
+        unrolled = unrolled_dims(shape)
+        long = [d for d, short in enumerate(unrolled) if not short]
+
+        def inside(counters: tuple[str, ...]) -> None:
+            if len(counters) < len(long):
+                self.loop(shape[long[len(counters)]], lambda counter: inside((*counters, counter)))
+                return
+            names = dict(zip(long, counters, strict=True))
+            axes = [[names[d]] if d in names else range(int(n)) for d, n in enumerate(shape)]
+            body(list(itertools.product(*axes)))
+
+        inside(())
+
+    # --- memory -----------------------------------------------------------------------------------------------------
+
+    def allocate(self, shape: Index, dtype: str) -> Array:
+        """Make an array of any content."""
+        name = self.name("b")
+        self.line(f"{name} = np.empty({tuple_of(shape)}, dtype=np.{np.dtype(dtype).name})")
+        return self.memory(name, shape, dtype)
+
+    def memory(self, name: str, shape: Index, dtype: str, lead: Index = ()) -> Array:
+        """Return what is in memory, all of it or behind leading indices, as an array."""
+
+        def element(index: Index) -> str:
+            value = self.assign(_place(name, (*lead, *index)))
+            if name in self.ranges:
+                self.ranges[value] = self.ranges[name]
+            return value
+
+        return Array(dtype, shape, element, None if lead else name)
+
+    def store(self, array: Array, index: Index, value: str, *, add: bool = False) -> None:
+        """Write a number into memory, or add it to what is there."""
+        place = _place(str(array.buffer), index)
+        self.ranges.pop(str(array.buffer), None)
+        self.line(f"{place} {'+' if add else ''}= {value}")
+        if add:
+            self.forget(str(array.buffer))
+        else:
+            self._frames[-1].known[place] = value
+
+    def forget(self, buffer: str) -> None:
+        """Read again what is in memory that has been written to."""
+        for frame in self._frames:
+            for known in (frame.known, frame.open.known if frame.open else {}):
+                for expression in [e for e in known if e.startswith(f"{buffer}[")]:
+                    del known[expression]
+
+    def named(self, names: NDArray[np.object_], dtype: str) -> Array:
+        """Return numbers that have names or literals as an array."""
+
+        def element(index: Index) -> str:
+            at = next((d for d, i in enumerate(index) if isinstance(i, str)), None)
+            if at is None:
+                return str(names[tuple(map(int, index))])
+            options = [element((*index[:at], j, *index[at + 1 :])) for j in range(names.shape[at])]
+            text = options[-1]
+            for j, option in reversed(list(enumerate(options[:-1]))):
+                text = f"choose({index[at]} == {j}, {option}, {text})"
+            return self.assign(text)
+
+        return Array(dtype, names.shape, element)
+
+    def fill(self, shape: Index, dtypes: Sequence[str], values: Callable[[Index], Sequence[str]]) -> list[Array]:
+        """Make arrays of one shape, whose numbers at each index the function writes."""
+        if is_unrolled(shape):
+            known = tuple(map(int, shape))
+            names = [np.empty(known, dtype=object) for _ in dtypes]
+            for place in np.ndindex(known):
+                for own, value in zip(names, values(place), strict=True):
+                    own[place] = value
+            return [self.named(own, dtype) for own, dtype in zip(names, dtypes, strict=True)]
+        arrays = [self.allocate(shape, dtype) for dtype in dtypes]
+        stored: list[set[str]] = [set() for _ in dtypes]
+
+        def body(indices: list[Index]) -> None:
+            for index in indices:
+                for array, seen, value in zip(arrays, stored, values(index), strict=True):
+                    self.store(array, index, value)
+                    seen.add(value)
+
+        self.loops(shape, body)
+        for array, seen in zip(arrays, stored, strict=True):
+            if all(value in self.ranges for value in seen):
+                lows, highs = zip(*(self.ranges[value] for value in seen), strict=True)
+                self.ranges[str(array.buffer)] = min(lows), max(highs)
+        return arrays
+
+    def copy(self, array: Array) -> Array:
+        """Put an array into memory of its own."""
+        result = self.allocate(array.shape, array.dtype)
+        self.loops(array.shape, lambda indices: self._copy(array, result, indices))
+        return result
+
+    def _copy(self, array: Array, result: Array, indices: list[Index]) -> None:
+        for index in indices:
+            self.store(result, index, array.element(index))
+
+    def check_equal(self, lengths: Sequence[Length]) -> Length:
+        """Return the length that all of these are, the surest one; the code raises where they differ."""
+        first = next((n for n in lengths if isinstance(n, int)), lengths[0])
+        for other in lengths:
+            if other != first and fold("EQ", [str(other), str(first)]) != "True":
+                with self.block(f"if {other} != {first}"):
+                    self.line("raise ValueError('arrays of different length')")
+        return first
+
+    def function(self, op: Any, node: Any) -> str:
+        """Name PyTensor's own numba function of a scalar Op."""
+        from pytensor.link.numba.dispatch.basic import numba_funcify_and_cache_key
+
+        if getattr(op, "nfunc_spec", None) is None:
+            raise NotWritable(f"{op} has no numba function.")
+        name = f"f_{type(op).__name__}_{len(node.inputs)}"
+        self.functions[name] = numba_funcify_and_cache_key(op, node=node)[0]
+        return name
+
+
+def unrolled_dims(shape: Index) -> tuple[bool, ...]:
+    """Which dimensions are short and known: the last ones that together have few numbers."""
+    flags, size = [], 1
+    for length in reversed(shape):
+        short = isinstance(length, int) and size * max(length, 1) <= UNROLLED
+        size *= max(int(length), 1) if short else 1
+        flags.append(short)
+    return tuple(reversed(flags))
+
+
+def is_unrolled(shape: Index) -> bool:
+    """Whether each number of an array of this shape has a name."""
+    return all(unrolled_dims(shape))
+
+
+def length_of(text: str) -> Length:
+    """Read a length."""
+    return int(text) if is_number(text) else text
+
+
+def tuple_of(shape: Sequence[Length]) -> str:
+    """Write a tuple."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _place(name: str, index: Index) -> str:
+    return f"{name}[{', '.join(map(str, index)) or '()'}]"
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def _without_dead(items: list[str | Block]) -> list[str | Block]:
+    """Drop lines whose result nothing reads, until there are none."""
+    while True:
+        text = "\n".join(item if isinstance(item, str) else item.text() for item in items)
+        stores = re.findall(r"^(b\d+)(?:\[.*?\])? \+?= (.*)$", text, re.MULTILINE)
+        rest = re.sub(r"^b\d+(?:\[.*?\])? \+?=", "", text, flags=re.MULTILINE)
+        read = set(_BUFFER.findall(rest))
+        indices = re.findall(r"^b\d+\[(.*?)\] \+?=", text, re.MULTILINE)
+        dead = {buffer for buffer, _ in stores} - read - set(_BUFFER.findall("\n".join(indices)))
+        uses: dict[str, int] = {}
+        for name in re.findall(r"\bv\d+\b", text):
+            uses[name] = uses.get(name, 0) + 1
+        dead |= {name for name, n in uses.items() if n == 1 and re.search(rf"^{name} = ", text, re.MULTILINE)}
+        if not dead:
+            return items
+        items = _dropped(items, dead)
+
+
+def _dropped(items: list[str | Block], dead: set[str]) -> list[str | Block]:
+    kept: list[str | Block] = []
+    for item in items:
+        if isinstance(item, Block):
+            inner = _dropped(item.items, dead)
+            if inner:
+                kept.append(Block(item.header, inner))
+        elif not ((match := re.match(r"([bv]\d+)(?:\[.*?\])? \+?= ", item)) and match[1] in dead):
+            kept.append(item)
+    return kept
+
+
+def _rendered(items: Sequence[str | Block], depth: int = 0) -> list[str]:
+    lines = []
+    for item in items:
+        if isinstance(item, str):
+            lines.append("    " * depth + item)
+        else:
+            lines.append("    " * depth + f"{item.header}:")
+            lines += _rendered(item.items, depth + 1)
+    return lines

@@ -1,0 +1,75 @@
+"""The first fit in a fresh Python: seconds of CPU, with an empty cache of compiled code and with a full one.
+
+    python tests/benchmarks/cold_start.py [--models rescorla_wagner two_step] [--json FILE]
+
+Everything counts: imports, writing and compiling the model, and the fit of 20 simulated subjects. Data are simulated
+before, in another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+TESTS = Path(__file__).parents[1]
+
+SIMULATE = """
+import sys, warnings
+sys.path.insert(0, {tests!r})
+import em_ppl as em
+from zoo import ALL_CASES
+case = next(c for c in ALL_CASES if c.name == {model!r})
+people = em.draw_subjects(case.model, case.group, 20, random_seed=1)
+quick = {{"mode": "FAST_COMPILE"}}
+data = em.simulate(case.model, people, case.task, random_seed=2, compile_kwargs=quick, progressbar=False)
+data.to_netcdf({file!r}, engine="h5netcdf")
+"""
+FIT = """
+import warnings
+import em_ppl as em, xarray as xr
+from em_ppl import models
+warnings.simplefilter("ignore")
+em.fit(getattr(models, {model!r}), xr.load_dataset({file!r}, engine="h5netcdf"), progressbar=False)
+"""
+
+
+def cpu(code: str, cache: str) -> float:
+    """Run code in a fresh Python with this cache; seconds of CPU."""
+    flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}"]))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTENSOR_FLAGS": flags})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure(model: str) -> dict[str, object]:
+    """Fit once with an empty cache, once more with what that left there."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"model": model, "file": f"{folder}/data.nc", "tests": str(TESTS)}
+        cpu(SIMULATE.format(**names), f"{folder}/other")
+        cold, warm = (cpu(FIT.format(**names), f"{folder}/cache") for _ in range(2))
+        pymc = cpu("import pymc", f"{folder}/cache")
+    return {"model": model, "cold, s": cold, "warm, s": warm, "of which import pymc, s": pymc}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["rescorla_wagner", "hyperbolic_discounting", "two_step"])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    table = pd.DataFrame([measure(model) for model in given.models])
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+    if given.json:
+        given.json.write_text(json.dumps(table.to_dict("records"), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Machine code of one subject's graph: compiled once for all data, read from disk, run on all cores."""
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytest
+from helpers import simulated_learners
+
+import em_ppl as em
+from em_ppl import kernels
+from em_ppl.cores import at_most, cores_in_use, in_threads
+from em_ppl.kernels import _portions
+from em_ppl.models.rescorla_wagner import rescorla_wagner
+
+
+def normal(level, y):
+    pm.Normal("y", level, 1.0, observed=y)
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Count what is compiled, by this package and by PyTensor."""
+    made = []
+
+    def counted(name, original):
+        def compile_(*args, **kwargs):
+            made.append(name)
+            return original(*args, **kwargs)
+
+        return compile_
+
+    monkeypatch.setattr(kernels, "_compile", counted("kernel", kernels._compile))
+    monkeypatch.setattr(pytensor, "function", counted("function", pytensor.function))
+    return made
+
+
+def people(n, seed, n_trials=6):
+    generator = np.random.default_rng(seed)
+    return em.from_subjects([{"y": level + generator.normal(size=n_trials)} for level in 2 * generator.normal(size=n)])
+
+
+def test_a_second_fit_compiles_nothing(compilations):
+    model = em.subject_model(level=em.Real())(normal)
+    first = em.fit(model, people(10, 1), progressbar=False)
+    assert compilations == ["kernel"]
+    em.fit(model, people(25, 2, n_trials=9), progressbar=False, estimator="corrected", covariance="full")
+    assert compilations == ["kernel"]
+    _ = first.evidence.log_evidence
+    assert compilations == ["kernel", "kernel"]  # values without gradients
+    _ = em.fit(model, people(12, 3), progressbar=False, estimator="exact").evidence.log_evidence
+    for fit in (first, em.fit(model, people(12, 3), progressbar=False)):
+        fit.compiled.pointwise_log_likelihood(np.zeros(fit.compiled.shape))
+    assert compilations == ["kernel"] * 3  # by trial
+
+
+def test_machine_code_is_read_from_disk():
+    """As another process would: all that is in memory is left aside."""
+    for _ in range(2):
+        model = em.subject_model(level=em.Real())(normal)
+        compiled = model.compile(people(3, 1))
+        compiled.log_likelihood(np.zeros((3, 1)))
+        stats = compiled.functions.compiled("value_and_gradient").function.stats
+    assert sum(stats.cache_hits.values()) == 1
+    assert not stats.cache_misses
+
+
+def test_all_cores_give_the_same_bits():
+    data = simulated_learners(60, n_trials=200, random_seed=4)
+    fits = []
+    for cores in (1, 2, 5):
+        fits.append(em.fit(rescorla_wagner, data, progressbar=False, cores=cores))
+    for other in fits[1:]:
+        np.testing.assert_array_equal(fits[0].subjects["mode"], other.subjects["mode"])
+        np.testing.assert_array_equal(fits[0].subjects["laplace_covariance"], other.subjects["laplace_covariance"])
+        np.testing.assert_array_equal(fits[0].group.free_covariance, other.group.free_covariance)
+        assert fits[0].log_evidence == other.log_evidence
+
+
+@pytest.mark.parametrize("cores", [0, 1.5, "all"])
+def test_a_number_of_cores_that_is_none_is_refused(cores):
+    with pytest.raises(ValueError, match=r"cores=.* must be a whole number, at least 1"):
+        em.fit(em.subject_model(level=em.Real())(normal), people(3, 1), cores=cores, progressbar=False)
+
+
+def test_portions_have_about_as_many_trials_each():
+    n_trials = np.array([9000, 1000, 1000, 1000, 6000])
+    with at_most(2):
+        parts = _portions(n_trials)
+    assert [n_trials[part].sum() for part in parts] == [9000, 9000]
+    with at_most(8):
+        parts = _portions(n_trials)
+    assert np.concatenate([np.arange(5)[part] for part in parts]).tolist() == [0, 1, 2, 3, 4]
+    with at_most(8):
+        assert _portions(np.array([10, 20])) == [slice(0, 2)]  # not worth a thread
+        assert _portions(np.array([], dtype=np.int64)) == [slice(0, 0)]
+
+
+def test_the_limit_of_cores_ends_with_its_block():
+    before = cores_in_use()
+    with at_most(1):
+        assert cores_in_use() == 1
+        with at_most(None):
+            assert cores_in_use() == 1
+    assert cores_in_use() == before
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_what_a_thread_raises_is_raised(bad):
+    done = []
+
+    def work(portion):
+        if portion == bad:
+            raise IndexError(f"portion {portion}")
+        done.append(portion)
+
+    with pytest.raises(IndexError, match=f"portion {bad}"):
+        in_threads(work, [0, 1, 2])
+    assert sorted(done) == [p for p in range(3) if p != bad]  # nobody is left running
+
+
+def test_arrays_of_any_layout_are_read():
+    model = em.subject_model(level=em.Real())(normal)
+    compiled = model.compile(people(4, 1))
+    x = np.arange(8.0).reshape(4, 2)[:, :1]
+    x.flags.writeable = False
+    index = np.arange(8)[::2] // 2
+    np.testing.assert_array_equal(compiled.value_and_gradient(x, index)[0], compiled.log_likelihood(x.copy()))

@@ -1,0 +1,171 @@
+"""Loops over numbers give what PyTensor gives for the same graph of one subject: value and gradient."""
+
+import itertools
+import math
+import re
+from types import FunctionType, SimpleNamespace
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from test_batching import DATA, FLOATS, GRAPHS, PYTHON, TYPES, N, T, rescorla_wagner
+
+from em_ppl.kernels import write_kernel, write_source
+from em_ppl.loops import NotWritable, machine
+from em_ppl.loops.lengths import fold
+from em_ppl.model import Column
+from em_ppl.subjects import Subjects
+
+PARAMETERS = ("alpha", "beta")
+KINDS = {
+    name: Column(t.dtype, name != "shared", None in t.shape, tuple(n for n in t.shape if n is not None))
+    for name, t in TYPES.items()
+    if name not in PARAMETERS
+}
+# What is left to PyTensor, with the reason.
+UNWRITTEN = {
+    "closes_over_numbers": "shared variable",
+    "mask_index": "mask",
+    "linear_algebra": "not written as loops",
+}
+
+
+# Kernels are called as plain Python, which is quicker than to compile them.
+PLAIN = {"math": math, "np": np}
+PLAIN |= {name: FunctionType(getattr(machine, name).py_func.__code__, PLAIN) for name in machine.__all__}
+
+
+def scalars_and_slopes(graph):
+    """Return inputs, and of a graph a number with its gradient by everything."""
+    one = {name: t(name) for name, t in TYPES.items()}
+    out = graph(SimpleNamespace(**one))
+    cost = (out * pt.sin(out)).sum() if out.dtype == "float64" else out.sum().astype("float64")
+    return one, [cost, *pytensor.grad(cost, [one[name] for name in FLOATS], disconnected_inputs="ignore")]
+
+
+def written(graph, **settings):
+    """Write the kernel of a graph; outputs by trial where the input is."""
+    one, outputs = scalars_and_slopes(graph)
+    by_trial = [False, *(None in TYPES[name].shape for name in FLOATS)]
+    columns = [(one[name], kind) for name, kind in KINDS.items()]
+    return one, outputs, write_source([one[name] for name in PARAMETERS], columns, outputs, by_trial, **settings)
+
+
+def run(source, index, n_trials):
+    """Call a kernel as it stands."""
+    names = dict(PLAIN)
+    exec(source.text, names)
+    outputs = [
+        np.full((len(index), *[T] * by_trial, *shape), np.nan, dtype) for by_trial, shape, dtype in source.outputs
+    ]
+    x = np.column_stack([DATA[name] for name in PARAMETERS])[index]
+    with np.errstate(all="ignore"):
+        names["kernel"](index, x, n_trials, *(DATA[name] for name in KINDS), *outputs)
+    return outputs
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda g: g.__name__)
+def test_loops_equal_pytensor(graph):
+    """Three subjects, of whom one is asked about twice and one has fewer trials than there is room for."""
+    if graph.__name__ in UNWRITTEN:
+        with pytest.raises(NotWritable, match=UNWRITTEN[graph.__name__]):
+            written(graph)
+        return
+    one, outputs, source = written(graph)
+    function = pytensor.function(list(one.values()), outputs, mode=PYTHON, on_unused_input="ignore")
+    shorter = T if graph.__name__ == "counter_as_index" else T - 2  # that one counts to T whatever the length
+    index, n_trials = np.array([2, 0, 1, 2]), np.array([T, shorter, T])
+    results = run(source, index, n_trials)
+    for row, subject in enumerate(index):
+        n = n_trials[subject]
+        values = {name: x if name == "shared" else x[subject] for name, x in DATA.items()}
+        cut = [x[:n] if None in TYPES[name].shape else x for name, x in values.items()]
+        for name, expected, result in zip(["value", *FLOATS], function(*cut), results, strict=True):
+            mine = result[row, :n] if None in getattr(TYPES.get(name), "shape", ()) else result[row]
+            np.testing.assert_allclose(mine, expected, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_a_trial_is_computed_in_one_go():
+    """Rescorla-Wagner: both exponentials of the softmax and all checks in one loop, which asks for no memory."""
+    text = written(rescorla_wagner)[2].text
+    loops = re.split(r"^ {8}for i\d+ in range", text, flags=re.MULTILINE)[1:]
+    assert [loop.count("math.exp") for loop in loops if "math.exp" in loop] == [2]
+    assert not any("np.empty" in line for line in text.split("\n") if line.startswith(" " * 12))
+    assert len(loops) <= 10
+
+
+def test_compiled_code_does_the_same():
+    one, outputs, source = written(rescorla_wagner)
+    columns = [(one[name], kind) for name, kind in KINDS.items()]
+    by_trial = [trials for trials, _, _ in source.outputs]
+    kernel = write_kernel([one[name] for name in PARAMETERS], columns, outputs, by_trial)
+    subjects = Subjects({name: DATA[name] for name in KINDS}, {}, np.full(N, T), KINDS)
+    index = np.array([1, 2, 0, 1])
+    x = np.column_stack([DATA[name] for name in PARAMETERS])
+    for mine, plain in zip(kernel(subjects, x[index], index), run(source, index, subjects.n_trials), strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=1e-12)
+
+
+# ---- indices
+
+
+def value_at(function, q, index):
+    """Evaluate ``function(q, index)`` for each subject."""
+    level, row, i = pt.dscalar(), pt.TensorType("float64", np.shape(q)[1:])(), pt.lscalar()
+    columns = [(row, Column("float64", True, False, np.shape(q)[1:])), (i, Column("int64", True, False, ()))]
+    out = function(row, i)
+    source = write_source([level], columns, [out + 0 * level], [False])
+    names = dict(PLAIN)
+    exec(source.text, names)
+    result = np.zeros((len(q), *source.outputs[0][1]))
+    nothing = np.arange(len(q))
+    names["kernel"](nothing, np.zeros((len(q), 1)), nothing + 1, q, np.array(index), result)
+    return result
+
+
+@pytest.mark.parametrize("length", [3, 40])
+def test_negative_index_counts_from_the_end(length):
+    q = np.tile(np.arange(1.0, length + 1), (4, 1))
+    assert value_at(lambda q, i: q[i], q, [0, 2, -1, -length]).tolist() == [1, 3, length, 1]
+
+
+@pytest.mark.parametrize("length", [3, 40])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda q, i: q[i],
+        lambda q, i: q[pt.stack([i, i - 1])],
+        lambda q, i: pt.set_subtensor(q[i], 7.0),
+        lambda q, i: pt.inc_subtensor(q[i], 7.0),
+        lambda q, i: pt.inc_subtensor(q[pt.stack([i, 0])], 7.0),
+    ],
+    ids=["read", "read several", "set", "increment", "increment several"],
+)
+def test_index_out_of_range_is_nan_for_that_subject_alone(function, length):
+    value = value_at(function, np.ones((3, length)), [1, length, -length - 1])
+    assert np.isnan(value.reshape(3, -1)).any(axis=1).tolist() == [False, True, True]
+
+
+def test_index_out_of_range_of_integers_raises():
+    with pytest.raises(IndexError, match="an index, such as a choice, is out of range"):
+        value_at(lambda q, i: q[i % 3] * pt.arange(3)[i], np.ones((2, 3)), [0, 3])
+
+
+# ---- whole numbers
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Minimum", "Maximum", "LT", "LE", "GT", "GE", "EQ", "NEQ"])
+def test_what_is_known_of_lengths_is_true_of_every_length(op):
+    symbol = {"Add": "+", "Sub": "-", "LT": "<", "LE": "<=", "GT": ">", "GE": ">=", "EQ": "==", "NEQ": "!="}
+    texts = ["n", "(n + 1)", "(n - 2)", "(2 * n - 3)", "(-1 * n + 2)", "0", "1", "-3", "i", "(i + 1)"]
+    known = 0
+    for x, y in itertools.product(texts, texts):
+        result = fold(op, [x, y])
+        if result is None:
+            continue
+        known += 1
+        plain = f"{op[:3].lower()}({x}, {y})" if op.startswith("M") else f"{x} {symbol[op]} {y}"
+        for n, i in itertools.product(range(1, 7), range(5)):
+            assert eval(result, {"n": n, "i": i}) == eval(plain, {"n": n, "i": i}), (op, x, y, n, i)
+    assert known > 40
