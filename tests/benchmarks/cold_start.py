@@ -1,9 +1,9 @@
 """The first fit in a fresh Python: seconds of CPU, with an empty cache of compiled code and with a full one.
 
-    python tests/benchmarks/cold_start.py [--models rescorla_wagner two_step] [--json FILE]
+    python tests/benchmarks/cold_start.py [--models rescorla_wagner two_step] [--by-pytensor] [--json FILE]
 
 Everything counts: imports, writing and compiling the model, and the fit of 20 simulated subjects. Data are simulated
-before, in another process.
+before, in another process. ``--by-pytensor`` adds the same with what PyTensor compiles over all subjects.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import warnings
 import em_ppl as em, xarray as xr
 from em_ppl import models
 warnings.simplefilter("ignore")
-em.fit(getattr(models, {model!r}), xr.load_dataset({file!r}, engine="h5netcdf"), progressbar=False)
+em.fit(getattr(models, {model!r}), xr.load_dataset({file!r}, engine="h5netcdf"), progressbar=False, compile_kwargs={kwargs})
 """
 
 
@@ -50,22 +50,25 @@ def cpu(code: str, cache: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(model: str) -> dict[str, object]:
+def measure(model: str, kwargs: dict[str, str] | None = None) -> dict[str, object]:
     """Fit once with an empty cache, once more with what that left there."""
     with tempfile.TemporaryDirectory() as folder:
-        names = {"model": model, "file": f"{folder}/data.nc", "tests": str(TESTS)}
+        names = {"model": model, "file": f"{folder}/data.nc", "tests": str(TESTS), "kwargs": kwargs}
         cpu(SIMULATE.format(**names), f"{folder}/other")
         cold, warm = (cpu(FIT.format(**names), f"{folder}/cache") for _ in range(2))
         pymc = cpu("import pymc", f"{folder}/cache")
-    return {"model": model, "cold, s": cold, "warm, s": warm, "of which import pymc, s": pymc}
+    by = "PyTensor" if kwargs else "em_ppl"
+    return {"model": model, "compiled by": by, "cold, s": cold, "warm, s": warm, "of which import pymc, s": pymc}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["rescorla_wagner", "hyperbolic_discounting", "two_step"])
+    parser.add_argument("--by-pytensor", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    table = pd.DataFrame([measure(model) for model in given.models])
+    ways = [None, {"mode": "FAST_RUN"}] if given.by_pytensor else [None]
+    table = pd.DataFrame([measure(model, kwargs) for model in given.models for kwargs in ways])
     print(table.to_string(index=False, float_format="{:.1f}".format))
     if given.json:
         given.json.write_text(json.dumps(table.to_dict("records"), indent=1))
