@@ -37,7 +37,8 @@ import warnings
 import em_ppl as em, xarray as xr
 from em_ppl import models
 warnings.simplefilter("ignore")
-em.fit(getattr(models, {model!r}), xr.load_dataset({file!r}, engine="h5netcdf"), progressbar=False, compile_kwargs={kwargs})
+data = xr.load_dataset({file!r}, engine="h5netcdf")
+em.fit(getattr(models, {model!r}), data, progressbar=False, compile_kwargs={kwargs})
 """
 
 
