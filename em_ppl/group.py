@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -164,10 +164,10 @@ class GroupModel:
 
     def take(self, subjects: Index) -> GroupModel:
         """Return the same for some of the subjects."""
-        return GroupModel(
-            self.design[subjects], self.level[subjects], self.structure, self.distribution, self.prior,
-            self.varying, self.shared, self.unit, self.centre, self.spread,
-        )  # fmt: skip
+        part = replace(self, design=self.design[subjects], level=self.level[subjects])
+        # these are of the whole study, which some of its subjects may not show
+        vars(part).update({name: getattr(self, name) for name in ("n_levels", "belongs_to", "typical")})
+        return part
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
 STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
 LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
 FEW = ImportanceSampling(draws=32)  # enough for a glance
+PORTION = 10_000  # subjects whose points are in memory at a time
 UNRESOLVED = 1e-3  # share of a parameter's variance that trials resolve: below it its SD is as good as 0
 
 
@@ -152,12 +153,21 @@ def _steps(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Float
 
 
 def _glance(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int) -> FloatArray:
-    """Score of the integrated likelihood, (number,), from few points.
+    """Score of the integrated likelihood, (number,), from few points, some thousand subjects at a time.
 
     Their error is all but taken away by what is known: the same points give the score for the Normal approximations of
     the posteriors, too, of which the moments are known (a control variate).
     """
-    rule = FEW.rule(group, np.random.default_rng(random_seed))
+    generator, n = np.random.default_rng(random_seed), len(laplace.mode)
+    portions = np.array_split(np.arange(n), -(-n // PORTION))
+    parts = [_glance_at(compiled.take(who), group.take(who), laplace.take(who), generator) for who in portions]
+    return np.sum(parts, axis=0)
+
+
+def _glance_at(
+    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, generator: np.random.Generator
+) -> FloatArray:
+    rule = FEW.rule(group, generator)
     away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
     weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
     normal = _normal_weights(laplace, away, rule.place(group, laplace)[1])

@@ -6,6 +6,7 @@ from helpers import normal_group
 from scipy import stats
 
 import em_ppl as em
+from em_ppl.m_step import complete_scores
 
 GENERATOR = np.random.default_rng(11)
 
@@ -80,3 +81,8 @@ def test_a_vector_holds_covariates_classes_and_shared_parameters():
     np.testing.assert_allclose(g.complete(x)[:, 1], 0.7)
     some = np.array([4, 1])
     np.testing.assert_allclose(g.standardise(x[some], some), g.standardise(x)[some])
+    part = g.take(np.array([0, 2]))  # of one class only, whose covariate may be anything
+    assert part.model.n_levels == 2
+    np.testing.assert_array_equal(part.units, g.units)
+    np.testing.assert_array_equal(part.to_vector(), g.to_vector())
+    np.testing.assert_allclose(complete_scores(part, x[[0, 2], None]), complete_scores(g, x[:, None])[[0, 2]])

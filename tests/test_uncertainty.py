@@ -8,6 +8,7 @@ from helpers import hessian
 from scipy import stats
 
 import em_ppl as em
+import em_ppl.uncertainty
 
 
 @em.subject_model(level=em.Real(), slope=em.Real(), sigma=em.Positive(shared=True))
@@ -97,6 +98,19 @@ def test_standard_errors_in_a_heavy_tailed_group(make_successes):
 def test_information_of_subjects_adds_up(line_fit):
     total = line_fit.information.sum("subject").values
     np.testing.assert_allclose(np.linalg.inv((total + total.T) / 2), line_fit.group.free_covariance, rtol=1e-6)
+
+
+def test_the_distance_to_exact_is_the_same_in_portions(study, monkeypatch):
+    """Subject by subject, of whom none shows both classes: posteriors are Normal, so that no draw matters."""
+    settings = {"covariates": {"level": "~ age"}, "covariance_by": "kind", "covariance": "full", "tol": 1e-7}
+    distances = []
+    for portion in (10_000, 1):
+        monkeypatch.setattr(em_ppl.uncertainty, "PORTION", portion)
+        fit = em.fit(line, study.data, progressbar=False, **settings)
+        distances.append(list(fit.settings["distance_to_exact"].values()))
+    whole, parts = np.array(distances)
+    np.testing.assert_allclose(parts[:-1], whole[:-1], atol=1e-6)
+    assert np.abs(parts - whole).max() < 0.05  # the residual SD's score depends on the draws
 
 
 def test_an_sd_that_has_gone_to_0_has_no_error_and_leaves_the_others_theirs(make_successes):
