@@ -8,6 +8,7 @@ does for single subjects whose posterior is no hill that a second order could fo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ class Scheme:
     hard : ndarray of int
         Subjects that ``"corrected"`` integrates.
     rule : Rule or None
-        The points of everyone, once they are laid.
+        The points of everyone, once they are laid (drawn when they are first needed).
     """
 
     estimator: Literal["corrected", "laplace", "exact"]
@@ -49,6 +50,12 @@ class Scheme:
         """Lay the points, if that has not been done, and say who is hard."""
         rule = self.rule or self.integration.rule(group, np.random.default_rng(self.random_seed))
         return replace(self, rule=rule, hard=self.hard if hard is None else hard)
+
+    @cached_property
+    def rule_of_hard(self) -> Rule:
+        """The points of those who are hard."""
+        assert self.rule is not None
+        return self.rule.take(self.hard)
 
     def take(self, subjects: Index) -> Scheme:
         """Return the same for some of the subjects, in order."""
@@ -137,8 +144,7 @@ def expand(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation,
     score = laplace.slope[:, shared] - 0.5 * laplace.bend[:, shared]
     score = score + np.einsum("nqi,ni->nq", laplace.cross, laplace.shift)
     if (who := scheme.hard).size:
-        assert scheme.rule is not None
-        whole = integrate(compiled.take(who), group.take(who), laplace.take(who), scheme.rule.take(who))
+        whole = integrate(compiled.take(who), group.take(who), laplace.take(who), scheme.rule_of_hard)
         second, log_evidence = second.copy(), log_evidence.copy()
         first[who] = np.einsum("nk,nki->ni", whole.weights, whole.away)
         # where few draws have all the weight their moments alone span no space

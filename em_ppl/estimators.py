@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -56,12 +57,26 @@ class Draws:
     from the group (or what covers it), and weights are those of the mixture (Owen & Zhou 2000, J. Am. Stat. Assoc. 95).
     """
 
-    z: FloatArray  # (subject, draw, parameter), from `proposal`
+    points: FloatArray  # (draw, parameter + 1), uniform, the same for all
+    shifts: FloatArray  # (subject, parameter + 1), what a subject adds to them
     proposal: Normal | StudentT
-    z_of_group: FloatArray  # (subject, draw, parameter), from `covering`, where the group is standard; maybe none
     covering: Normal | StudentT
     joint: bool  # whether `covering` has the multivariate form
+    n_near: int  # draws from `proposal`, the first ones
     drawn: bool = True
+
+    @cached_property
+    def z(self) -> FloatArray:
+        """Draws from `proposal`, (subject, draw, parameter)."""
+        return self.proposal.quantile(self._uniform(self.points[: self.n_near]), joint=False)
+
+    @cached_property
+    def z_of_group(self) -> FloatArray:
+        """Draws from `covering`, where the group is standard, (subject, draw, parameter); maybe none."""
+        return self.covering.quantile(self._uniform(self.points[self.n_near :]), self.joint)
+
+    def _uniform(self, points: FloatArray) -> FloatArray:
+        return np.clip((points + self.shifts[:, None]) % 1.0, 1e-12, 1 - 1e-12)
 
     def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
         """See `Grid`."""
@@ -79,7 +94,7 @@ class Draws:
 
     def take(self, subjects: Index) -> Draws:
         """See `Grid`."""
-        return replace(self, z=self.z[subjects], z_of_group=self.z_of_group[subjects])
+        return replace(self, shifts=self.shifts[subjects])
 
 
 Rule: TypeAlias = Grid | Draws
@@ -198,13 +213,10 @@ class ImportanceSampling:
         model, (n, p) = group.model, group.location.shape
         # the last dimension is a joint Student-t's own scale
         points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(self.draws)
-        uniform = (points + generator.random((n, 1, p + 1))) % 1.0
-        uniform = np.clip(uniform, 1e-12, 1 - 1e-12)
+        shifts = generator.random((n, p + 1))
         proposal = Normal() if np.isinf(self.df) else StudentT(self.df)
-        covering = model.distribution.covering
-        near, of_group = np.split(uniform, [self.draws // 2 if model.distribution.heavy_tails else self.draws], axis=1)
-        z_of_group = covering.quantile(of_group, model.joint)
-        return Draws(proposal.quantile(near, joint=False), proposal, z_of_group, covering, model.joint)
+        n_near = self.draws // 2 if model.distribution.heavy_tails else self.draws
+        return Draws(points, shifts, proposal, model.distribution.covering, model.joint, n_near)
 
 
 def exact_integration(n_parameters: int, distribution: Distribution) -> Quadrature | ImportanceSampling:

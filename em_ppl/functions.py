@@ -6,6 +6,7 @@ compiled otherwise, PyTensor compiles as a graph over all subjects.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,13 @@ class Functions:
             flags, gradient = self._by_trial(what), what == "value_and_gradient"
             return write_kernel(self.trace.x, kinds, outputs, flags, with_gradient=gradient)
         except NotWritable:
+            return None
+        except Exception as error:  # rather a slow fit than none
+            message = (
+                f"{self.name} could not be written as loops ({type(error).__name__}: {str(error)[:200]}), which is a "
+                "mistake of em_ppl: please report it. PyTensor compiles it instead, more slowly."
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=_lines_of_this_package())
             return None
 
     def _option(self, name: str) -> tuple[TensorVariable, TensorVariable]:
@@ -248,9 +256,7 @@ def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:
 
 def _lines_of_this_package() -> int:
     """How far up the stack the line is that called this package."""
-    import sys
-
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("em_ppl", "functools"):
+    frame, depth = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("em_ppl", "functools"):
         frame, depth = frame.f_back, depth + 1
     return depth

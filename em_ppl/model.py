@@ -152,7 +152,8 @@ class SubjectModel:
         data : Dataset
             From `em_ppl.from_dataframe` or `em_ppl.from_subjects`, or your own with dims (subject, trial).
         compile_kwargs : mapping, optional
-            Passed on to `pytensor.function`, as in PyMC; ``{"mode": "FAST_COMPILE"}`` for instance.
+            Passed on to `pytensor.function`, as in PyMC, which then compiles the graph of all subjects; left out,
+            machine code is made of one subject's, which is faster.
 
         Returns
         -------

@@ -5,6 +5,7 @@ import pymc as pm
 import pytensor
 import pytest
 from helpers import simulated_learners
+from scipy import stats
 
 import em_ppl as em
 from em_ppl import kernels
@@ -125,3 +126,36 @@ def test_arrays_of_any_layout_are_read():
     x.flags.writeable = False
     index = np.arange(8)[::2] // 2
     np.testing.assert_array_equal(compiled.value_and_gradient(x, index)[0], compiled.log_likelihood(x.copy()))
+
+
+def test_what_goes_wrong_in_writing_is_said_and_left_to_pytensor(monkeypatch):
+    def mistake(*args):
+        raise KeyError("a variable")
+
+    monkeypatch.setattr(kernels, "write_graph", mistake)
+    compiled = em.subject_model(level=em.Real())(normal).compile(people(3, 1))
+    with (
+        pytensor.config.change_flags(mode="FAST_COMPILE"),
+        pytest.warns(
+            RuntimeWarning, match=r"normal could not be written as loops \(KeyError: 'a variable'\)"
+        ) as caught,
+    ):
+        value = compiled.log_likelihood(np.zeros((3, 1)))
+    assert caught[0].filename == __file__
+    expected = stats.norm(0.0, 1.0).logpdf(compiled.data["y"].values).sum(1)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_what_cannot_be_written_is_left_to_pytensor():
+    """A shared variable may change its value from one call to the next."""
+    sd = pytensor.shared(1.0)
+
+    def likelihood(level, y):
+        pm.Normal("y", level, sd, observed=y)
+
+    compiled = em.subject_model(level=em.Real())(likelihood).compile(people(3, 1))
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):
+        for value in (1.0, 2.0):
+            sd.set_value(value)
+            expected = stats.norm(0.0, value).logpdf(compiled.data["y"].values).sum(1)
+            np.testing.assert_allclose(compiled.log_likelihood(np.zeros((3, 1))), expected, rtol=1e-12)
