@@ -40,7 +40,7 @@ from em_ppl.loops import Index as Place
 from em_ppl.model import Column
 from em_ppl.subjects import FloatArray, Index, Subjects
 
-__all__ = ["Kernel", "write_kernel"]
+__all__ = ["Kernel", "Source", "write_kernel", "write_source"]
 
 Numbers = NDArray[Any]
 
