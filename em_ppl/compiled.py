@@ -89,7 +89,7 @@ class CompiledModel:
         start = np.array([[p.gaussian_start for p in self.model.parameters.values()]])
         self.functions.evaluate("value_and_gradient", self.subjects, start, np.array([0]))
         if value_alone:
-            self.functions.evaluate("value", self.subjects, start, np.array([0]))  # PyTensor compiles at the first call
+            self.functions.evaluate("value", self.subjects, start, np.array([0]))
 
     def log_likelihood(self, x: ArrayLike) -> FloatArray:
         """Log-likelihood of each subject.

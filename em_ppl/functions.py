@@ -23,7 +23,7 @@ from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.type import RandomType
 
 from em_ppl.batching import NotBatchable, batch, batch_draws
-from em_ppl.kernels import Kernel, write_kernel
+from em_ppl.kernels import Kernel, compile_kernel, write_source
 from em_ppl.loops import NotWritable
 from em_ppl.model import Column, SubjectModel, Term, Trace, stabilised
 from em_ppl.subjects import FloatArray, Index, Subjects
@@ -124,7 +124,7 @@ class Functions:
                 outputs = [sum((_sum_trials(term, 0) for term in terms), start=pt.zeros(()))]
         try:
             flags, gradient = self._by_trial(what), what == "value_and_gradient"
-            return write_kernel(self.trace.x, kinds, outputs, flags, with_gradient=gradient)
+            return compile_kernel(write_source(self.trace.x, kinds, outputs, flags, with_gradient=gradient))
         except NotWritable:
             return None
         except Exception as error:  # rather a slow fit than none

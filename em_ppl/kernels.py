@@ -40,7 +40,7 @@ from em_ppl.loops import Index as Place
 from em_ppl.model import Column
 from em_ppl.subjects import FloatArray, Index, Subjects
 
-__all__ = ["Kernel", "Source", "write_kernel", "write_source"]
+__all__ = ["Kernel", "Source", "compile_kernel", "write_source"]
 
 Numbers = NDArray[Any]
 
@@ -112,15 +112,15 @@ class Source:
     outputs: list[tuple[bool, tuple[int, ...], str]]
 
 
-def write_kernel(
+def write_source(
     x: Sequence[TensorVariable],
     columns: Sequence[tuple[TensorVariable, Column]],
     outputs: Sequence[TensorVariable],
     by_trial: Sequence[bool],
     *,
     with_gradient: bool = False,
-) -> Kernel:
-    """Write and compile loops over subjects from the graph of one.
+) -> Source:
+    """Write loops over subjects from the graph of one.
 
     Parameters
     ----------
@@ -140,19 +140,6 @@ def write_kernel(
     NotWritable
         If the graph has an Op that cannot be written as loops.
     """
-    source = write_source(x, columns, outputs, by_trial, with_gradient=with_gradient)
-    return Kernel(_compile(source), source.outputs)
-
-
-def write_source(
-    x: Sequence[TensorVariable],
-    columns: Sequence[tuple[TensorVariable, Column]],
-    outputs: Sequence[TensorVariable],
-    by_trial: Sequence[bool],
-    *,
-    with_gradient: bool = False,
-) -> Source:
-    """Write what `write_kernel` compiles."""
     graph = _simplified([*x, *(symbol for symbol, _ in columns)], outputs, len(x) * with_gradient)
     code, flags = Code(), [*by_trial, *[False] * with_gradient]
     inputs = [_parameter(code, k) for k in range(len(x))]
@@ -163,6 +150,8 @@ def write_source(
         rest = array.shape[trials:]
         if not all(isinstance(n, int) for n in rest):
             raise NotWritable("an output has dimensions whose length is known only when it runs.")
+        if trials:
+            code.check_equal(["n", array.shape[0]])
         found.append((trials, tuple(map(int, rest)), array.dtype))
         code.loops(array.shape, partial(_write_output, code, k, array))
     names = ["index", "x", "n_trials", *(f"c{k}" for k in range(len(columns))), *(f"out{k}" for k in range(len(found)))]
@@ -219,7 +208,7 @@ def _column(code: Code, name: str, kind: Column) -> Array:
     return Array(kind.dtype, shape, code.memory(name, shape, kind.dtype, lead).element)
 
 
-def _compile(source: Source) -> Callable[..., None]:
+def compile_kernel(source: Source) -> Kernel:
     """Compile what has been written, or find it on disk, where PyTensor keeps what it compiles."""
     import numba
 
@@ -234,8 +223,7 @@ def _compile(source: Source) -> Callable[..., None]:
     jit = numba.njit(numba.types.void(*arrays), cache=True, nogil=True, error_model="numpy")
     with warnings.catch_warnings():  # a function of PyTensor's may live in this process only
         warnings.filterwarnings("ignore", ".*Cannot cache compiled function", numba.NumbaWarning)
-        kernel: Callable[..., None] = jit(module.kernel)
-    return kernel
+        return Kernel(jit(module.kernel), source.outputs)
 
 
 def _module(name: str, source: str) -> ModuleType:

@@ -8,7 +8,7 @@ from helpers import simulated_learners
 from scipy import stats
 
 import em_ppl as em
-from em_ppl import kernels
+from em_ppl import functions, kernels
 from em_ppl.cores import at_most, cores_in_use, in_threads
 from em_ppl.kernels import _portions
 from em_ppl.models.rescorla_wagner import rescorla_wagner
@@ -30,7 +30,7 @@ def compilations(monkeypatch):
 
         return compile_
 
-    monkeypatch.setattr(kernels, "_compile", counted("kernel", kernels._compile))
+    monkeypatch.setattr(functions, "compile_kernel", counted("kernel", functions.compile_kernel))
     monkeypatch.setattr(pytensor, "function", counted("function", pytensor.function))
     return made
 

@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 import pytest
 from test_batching import DATA, FLOATS, GRAPHS, PYTHON, TYPES, N, T, rescorla_wagner
 
-from em_ppl.kernels import write_kernel, write_source
+from em_ppl.kernels import compile_kernel, write_source
 from em_ppl.loops import NotWritable, machine
 from em_ppl.loops.lengths import fold
 from em_ppl.model import Column
@@ -96,10 +96,8 @@ def test_a_trial_is_computed_in_one_go():
 
 
 def test_compiled_code_does_the_same():
-    one, outputs, source = written(rescorla_wagner)
-    columns = [(one[name], kind) for name, kind in KINDS.items()]
-    by_trial = [trials for trials, _, _ in source.outputs]
-    kernel = write_kernel([one[name] for name in PARAMETERS], columns, outputs, by_trial)
+    source = written(rescorla_wagner)[2]
+    kernel = compile_kernel(source)
     subjects = Subjects({name: DATA[name] for name in KINDS}, {}, np.full(N, T), KINDS)
     index = np.array([1, 2, 0, 1])
     x = np.column_stack([DATA[name] for name in PARAMETERS])
@@ -150,6 +148,30 @@ def test_index_out_of_range_is_nan_for_that_subject_alone(function, length):
 def test_index_out_of_range_of_integers_raises():
     with pytest.raises(IndexError, match="an index, such as a choice, is out of range"):
         value_at(lambda q, i: q[i % 3] * pt.arange(3)[i], np.ones((2, 3)), [0, 3])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: pt.set_subtensor(y[1:], y).sum(),
+        lambda y: pt.inc_subtensor(y[:-2], y[1:]).sum(),
+        lambda y: (y[1:] + y).sum(),
+    ],
+    ids=["set", "increment", "add"],
+)
+def test_arrays_that_do_not_fit_raise(function):
+    """Nothing is read or written beyond the end."""
+    level, y = pt.dscalar(), pt.dvector()
+    source = write_source([level], [(y, Column("float64", True, True, ()))], [function(y) + 0 * level], [False])
+    names = dict(PLAIN)
+    exec(source.text, names)
+    with pytest.raises(ValueError, match="different length"):
+        names["kernel"](np.array([0]), np.zeros((1, 1)), np.array([4]), np.ones((1, 4)), np.zeros(1))
+
+
+def test_a_negative_whole_number_to_a_power():
+    value = value_at(lambda q, i: pt.pow(pt.constant(-2), i) * q[0], np.ones((3, 3)), [0, 1, 2])
+    assert value.tolist() == [1, -2, 4]
 
 
 # ---- whole numbers

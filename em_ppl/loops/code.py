@@ -27,8 +27,8 @@ _BUFFER = re.compile(r"\bb\d+\b")
 _SUM = re.compile(r"\bs\d+\b")
 _NAME = re.compile(r"\b[bsv]\d+\b")
 _STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
-
-_ALLOCATION = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=")  # of a size that has but n in it
+# memory of a size that has but n in it, and tables of constants
+_SAME_FOR_ALL = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=|v\d+ = np\.array\(\[")
 
 
 class NotWritable(Exception):
@@ -143,11 +143,11 @@ class Code:
     _count: int = 0
 
     def lines(self) -> tuple[list[str], list[str]]:
-        """Return all lines but for those whose results nothing reads; memory that all subjects can use comes first."""
+        """Return all lines but for those whose results nothing reads; what serves all subjects comes first."""
         [frame] = self._frames
         frame.close()
         items = _without_dead(frame.items)
-        once = [item for item in items if isinstance(item, str) and _ALLOCATION.match(item)]
+        once = [item for item in items if isinstance(item, str) and _SAME_FOR_ALL.match(item)]
         return _rendered(once), _rendered([item for item in items if item not in once])
 
     # --- lines ------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Code:
 
         self.loops(shape, body)
         for array, seen in zip(arrays, stored, strict=True):
-            if all(value in self.ranges for value in seen):
+            if seen and all(value in self.ranges for value in seen):
                 lows, highs = zip(*(self.ranges[value] for value in seen), strict=True)
                 self.ranges[str(array.buffer)] = min(lows), max(highs)
         return arrays
@@ -340,13 +340,20 @@ class Code:
                     self.line("raise ValueError('arrays of different length')")
         return first
 
+    def check_fit(self, shape: Index, stretched: Sequence[bool], into: Index) -> None:
+        """Check that an array of this shape can be put `into` another one; the code raises where it cannot."""
+        for length, stretch, room in zip(shape, stretched, into[len(into) - len(shape) :], strict=True):
+            if not stretch:
+                self.check_equal([room, length])
+
     def function(self, op: Any, node: Any) -> str:
         """Name PyTensor's own numba function of a scalar Op."""
         from pytensor.link.numba.dispatch.basic import numba_funcify_and_cache_key
 
         if getattr(op, "nfunc_spec", None) is None:
             raise NotWritable(f"{op} has no numba function.")
-        name = f"f_{type(op).__name__}_{len(node.inputs)}"
+        # machine code is kept under the text that was written: the name says which function it is, and of what
+        name = "_".join(["f", op.nfunc_spec[0].replace(".", "_"), *(v.type.dtype for v in node.inputs)])
         self.functions[name] = numba_funcify_and_cache_key(op, node=node)[0]
         return name
 

@@ -212,6 +212,7 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     selection = select(node, whole.shape, inputs, code)
     stretch = node.inputs[1].type.broadcastable
     lead = len(selection.shape) - len(stretch)
+    code.check_fit(values.shape, stretch, selection.shape)
 
     def value(index: Index) -> str:
         return str(values.element(tuple(0 if s else i for i, s in zip(index[lead:], stretch, strict=True))))

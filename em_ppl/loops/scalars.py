@@ -43,7 +43,7 @@ _EXPRESSIONS: dict[str, str] = {
     "NEQ": "{0} != {1}",
     "Neg": "-{0}",
     "OR": "{0} | {1}",
-    "Pow": "{0} ** {1}",
+    "Pow": "({0}) ** ({1})",
     "Reciprocal": "1.0 / {0}",
     "ScalarMaximum": "maximum({0}, {1})",
     "ScalarMinimum": "minimum({0}, {1})",

@@ -48,6 +48,7 @@ def _alloc(op: Alloc, node: Apply, inputs: list[Any], code: Code) -> list[Array]
     stretch = node.inputs[0].type.broadcastable
     shape = tuple(length_of(n.scalar()) for n in lengths)
     lead = len(shape) - len(stretch)
+    code.check_fit(value.shape, stretch, shape)
 
     def element(index: Index) -> str:
         return str(value.element(tuple(0 if s else i for i, s in zip(index[lead:], stretch, strict=True))))
@@ -75,7 +76,7 @@ def _arange(op: ARange, node: Apply, inputs: list[Any], code: Code) -> list[Arra
 
 @write.register(Join)
 def _join(op: Join, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
-    """Numbers are read where they are; what lies behind one end is never read, what lies before it is not used."""
+    """Leave numbers where they are if they are few, or if one is put before the others, as what was known before."""
     axis, parts = (op.axis, inputs) if hasattr(op, "axis") else (int(inputs[0].scalar()), inputs[1:])
     axis %= len(parts[0].shape)
     ends: list[Length] = [0]
@@ -83,7 +84,7 @@ def _join(op: Join, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
         ends.append(code.calculate("Add", ends[-1], part.shape[axis]))
     others = [code.check_equal([p.shape[d] for p in parts]) for d in range(len(parts[0].shape)) if d != axis]
     shape, dtype = (*others[:axis], ends[-1], *others[axis:]), node.outputs[0].type.dtype
-    if not is_unrolled(shape) and (len(parts) > 2 or not isinstance(ends[1], int)):
+    if not is_unrolled(shape) and (len(parts) > 2 or ends[1] != 1):
         return [_joined(parts, axis, ends, code.allocate(shape, dtype), code)]
 
     def element(index: Index) -> str:
