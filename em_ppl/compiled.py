@@ -6,15 +6,16 @@ compilation serves every data set with the same columns (`CompiledModel.with_dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from em_ppl.data import (
+    Seen,
     check_dataset,
     check_responses,
     label_text,
@@ -25,11 +26,15 @@ from em_ppl.data import (
 )
 from em_ppl.functions import Functions, functions_of
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
+from em_ppl.portions import join, split, take
 from em_ppl.subjects import FloatArray, Index, Subjects
 
 __all__ = ["CompiledModel"]
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
+
+PORTION = 10_000  # subjects whose numbers are in work at a time: more would be slower, and need gigabytes
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,22 @@ class CompiledModel:
     def take(self, index: Index) -> CompiledModel:
         """Return the same for some of the subjects; nothing is compiled or checked again."""
         return replace(self, data=self.data.isel(subject=index), subjects=self.subjects.take(index))
+
+    def map(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return ``work(compiled, *arguments)`` of all subjects, some thousands at a time.
+
+        Parameters
+        ----------
+        work : callable
+            What it does for a subject hangs on no other subject. It takes a `CompiledModel` of some of them, and their
+            share of the arguments; it returns an array with a row for each, or a tuple or dataclass of such.
+        *arguments
+            Arrays with a row per subject, or objects with a method ``take(subjects)``.
+        """
+        n_subjects = self.shape[0]
+        if n_subjects <= PORTION:
+            return join([work(self, *take(arguments))])
+        return join([work(self.take(who), *take(arguments, who)) for who in split(n_subjects, PORTION)])
 
     @property
     def observed(self) -> list[str]:
@@ -216,12 +237,16 @@ class CompiledModel:
 
 
 def compile_model(
-    model: SubjectModel, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None
+    model: SubjectModel,
+    data: xr.Dataset,
+    *,
+    compile_kwargs: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> CompiledModel:
-    """Bind a model to data; see `SubjectModel.compile`."""
+    """Bind a model to data; see `SubjectModel.compile`. Of a part of a study, `seen` says what all of it holds."""
     check_subject_model(model)
     data = check_dataset(data)
-    read = {name: read_column(data, name) for name in model.columns}
+    read = {name: read_column(data, name, (seen or {}).get(name)) for name in model.columns}
     columns = {name: _describe(data[name], values) for name, (values, _) in read.items()}
     functions = functions_of(model, columns, compile_kwargs)
     terms = functions.trace.terms

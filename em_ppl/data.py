@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -341,12 +341,10 @@ def check_dataset(data: xr.Dataset | None) -> xr.Dataset:
         raise ValueError(f"subject {index[index.duplicated()][0]!r} occurs twice: labels must be unique.")
     if "n_trials" in data.coords and data["n_trials"].dims != ("subject",):
         raise ValueError(f"n_trials has dims {data['n_trials'].dims}: it must have one number per subject.")
-    n_trials = trial_counts(data)
-    for label, n in zip(data["subject"].values, n_trials, strict=True):
-        if not 0 < n <= data.sizes.get("trial", 1):
-            raise ValueError(
-                f"subject {label_text(label)} has n_trials={n}: it must lie in 1 ... {data.sizes.get('trial', 1)}."
-            )
+    n_trials, most = trial_counts(data), data.sizes.get("trial", 1)
+    for i in np.flatnonzero((n_trials < 1) | (n_trials > most)):
+        label = label_text(data["subject"].values[i])
+        raise ValueError(f"subject {label} has n_trials={n_trials[i]}: it must lie in 1 ... {most}.")
     for name, variable in data.data_vars.items():
         if "trial" in variable.dims and "subject" not in variable.dims:
             raise ValueError(f"column {name!r} has a dim 'trial' but no dim 'subject': broadcast it over subjects.")
@@ -368,7 +366,30 @@ def real_trials(data: xr.Dataset) -> NDArray[np.bool_]:
     return np.arange(data.sizes.get("trial", 1)) < trial_counts(data)[:, None]
 
 
-def read_column(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_]]:
+class Seen(NamedTuple):
+    """What a column holds over all subjects, which decides how it is read: a part of them may not show it."""
+
+    value: Array  # one that is present, (...)
+    gaps: bool  # whether a trial that is no padding has none
+    whole: bool  # whether all are whole numbers
+
+    @classmethod
+    def all_of(cls, parts: Sequence[Seen]) -> Seen | None:
+        """Put together what parts of the subjects show; None if there is no value at all."""
+        shown = [part for part in parts if part.value.size]
+        if not shown:
+            return None
+        return cls(shown[0].value, any(part.gaps for part in parts), all(part.whole for part in shown))
+
+
+def look_at(data: xr.Dataset, name: str) -> Seen:
+    """See what a column, or some subjects' part of it, holds; raises what `read_column` raises, but for no value."""
+    values, real, present = _cells(data, name)
+    known = values[present]
+    return Seen(known[0] if len(known) else known, bool((real & ~present).any()), bool((known % 1 == 0).all()))
+
+
+def read_column(data: xr.Dataset, name: str, seen: Seen | None = None) -> tuple[Array, NDArray[np.bool_]]:
     """Read one column for a model: no NaN left in it, and where a value is present.
 
     Padding and missing values take the value of a present one, so that a likelihood is never asked about a value
@@ -380,6 +401,8 @@ def read_column(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_]]:
         Checked by `check_dataset`.
     name : str
         A data variable.
+    seen : Seen, optional
+        What all subjects' column holds, where these are some of them.
 
     Returns
     -------
@@ -393,6 +416,17 @@ def read_column(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_]]:
     ValueError
         If the column is absent, is no number, or has no value at all.
     """
+    values, _, present = _cells(data, name)
+    if present.all() and seen is None:
+        return values, present
+    seen = seen or Seen.all_of([look_at(data, name)])
+    if seen is None:
+        raise ValueError(f"column {name!r} has no value at all: there is nothing to fit.")
+    return _fill(values, present, seen), present
+
+
+def _cells(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return a column's values, which cells are no padding, and which have a value."""
     if name not in data:
         known = ", ".join(str(v) for v in data.data_vars)
         raise ValueError(f"the model reads a column {name!r} that the data do not have; they have {known}.")
@@ -402,10 +436,7 @@ def read_column(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_]]:
         raise ValueError(f"column {name!r} holds {values.dtype} values, not numbers: code it as integers first.")
     values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
     real = _real_cells(data, variable)
-    present = real & ~np.isnan(values).any(axis=tuple(range(real.ndim, values.ndim)))
-    if not present.any():
-        raise ValueError(f"column {name!r} has no value at all: there is nothing to fit.")
-    return _fill(values, real, present), present
+    return values, real, real & ~np.isnan(values).any(axis=tuple(range(real.ndim, values.ndim)))
 
 
 def refuse_missing(data: xr.Dataset, name: str) -> None:
@@ -459,20 +490,15 @@ def _real_cells(data: xr.Dataset, variable: xr.DataArray) -> NDArray[np.bool_]:
     return np.ones(data.sizes["subject"] if "subject" in variable.dims else (), dtype=bool)
 
 
-def _fill(values: Array, real: NDArray[np.bool_], present: NDArray[np.bool_]) -> Array:
+def _fill(values: Array, present: NDArray[np.bool_], seen: Seen) -> Array:
     """Replace padding and missing responses by the subject's first present one (or, failing that, anyone's)."""
-    if present.all():
-        return values
-    known = values[present]
-    stand_in = known[0]
+    stand_in = seen.value
     if present.ndim == 2:
-        has_any = present.any(1)
         first = values[np.arange(len(values)), present.argmax(1)]
-        stand_in = np.where(widen(has_any, first.ndim), first, known[0])[:, None]
+        stand_in = np.where(widen(present.any(1), first.ndim), first, seen.value)[:, None]
     filled = np.where(widen(present, values.ndim), values, stand_in)
     # an integer column with missing values reaches us as floats
-    was_integer = bool((real & ~present).any()) and bool((known % 1 == 0).all())
-    return filled.astype(np.int64) if was_integer else filled
+    return filled.astype(np.int64) if seen.gaps and seen.whole else filled
 
 
 def inner_dims(name: str, n: int) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from em_ppl.blocks import Likelihoods
 from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
 from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
@@ -108,9 +109,7 @@ class Posteriors:
         return np.einsum("nk,nki,nkj->nij", self.weights, centred, centred)
 
 
-def e_step(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme
-) -> Posteriors:
+def e_step(compiled: Likelihoods, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme) -> Posteriors:
     """Find every subject's posterior.
 
     Parameters
@@ -124,6 +123,13 @@ def e_step(
     scheme : Scheme
         How expectations are taken.
     """
+    return compiled.map(find_posteriors, group, start, curvature, scheme)
+
+
+def find_posteriors(
+    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme
+) -> Posteriors:
+    """`e_step` of a portion of the subjects."""
     laplace = approximate(compiled, group, start, curvature)
     if scheme.estimator == "exact":
         assert scheme.rule is not None

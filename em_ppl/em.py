@@ -11,13 +11,16 @@ import numbers
 import time
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from em_ppl.acceleration import Anderson
+from em_ppl.blocks import Blocks, Likelihoods, is_stored
 from em_ppl.checks import check_choices, check_counts
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.cores import at_most
@@ -33,7 +36,7 @@ from em_ppl.modes import differentiate, find_modes, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
 from em_ppl.result import Fit
-from em_ppl.start import ROUGH, search_widely, starting_point
+from em_ppl.start import EXTRA_STARTS, ROUGH, search_from, search_widely, starting_point
 from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
@@ -76,6 +79,7 @@ def fit(
     random_seed: int = 0,
     progressbar: bool = True,
     cores: int | None = None,
+    executor: Executor | None = None,
     compile_kwargs: Mapping[str, Any] | None = None,
 ) -> Fit:
     r"""Fit a group of subjects by EM-MAP.
@@ -89,7 +93,8 @@ def fit(
         One subject's likelihood, see `subject_model`; or a hierarchical model, see `from_pymc`, which has its data, its
         group and its priors.
     data : Dataset
-        From `from_dataframe` or `from_subjects`, or your own with dims (subject, trial).
+        From `from_dataframe` or `from_subjects`, or your own with dims (subject, trial). Data that lie in a file, in
+        dask chunks over subjects, are read chunk by chunk and never as a whole.
     estimator : {"corrected", "laplace", "exact"}, Quadrature or ImportanceSampling
         How the E-step takes expectations over a subject's posterior. ``"laplace"`` takes each mode for a mean, as Huys
         et al. (2011), pyEM and emfit do. ``"corrected"`` takes the second-order posterior mean; it maximises the
@@ -121,7 +126,12 @@ def fit(
     progressbar : bool
         Whether to show progress.
     cores : int, optional
-        Cores of the processor to use; all, if left out. The numbers are the same bits.
+        Cores of the processor to use; all, if left out. With an `executor`, cores of each worker; one, if left out. The
+        numbers are the same bits.
+    executor : concurrent.futures.Executor, optional
+        Whose workers do what is done for each subject, in blocks: processes, a Dask cluster, MPI. The blocks are the
+        chunks of `data` over subjects, such as ``data.chunk(subject=1000)`` makes (with dask); without, about 10,000
+        trials each. A block travels to a worker that does not have it; the numbers are the same bits.
     compile_kwargs : mapping, optional
         Passed on to `pytensor.function`, which then compiles the likelihood of all subjects together; left out, this
         package makes machine code of one subject's, which is faster and runs on several cores.
@@ -162,6 +172,7 @@ def fit(
     check_numbers(tol, max_iter, random_seed)
     check_counts(cores=1 if cores is None else cores)
     _check_kinds(model, distribution, prior)
+    _check_executor(executor, model)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()
     scheme = make_scheme(estimator, len(varying), distribution, random_seed)
@@ -176,7 +187,9 @@ def fit(
     with Progress(show=progressbar) as progress, at_most(cores):
         progress.say("compiling the likelihood and its gradient")
         if isinstance(model, PyMCModel):
-            compiled: CompiledModel = model.compile(compile_kwargs=compile_kwargs)
+            compiled: Likelihoods = model.compile(compile_kwargs=compile_kwargs)
+        elif executor is not None or is_stored(data):
+            compiled = Blocks(model, check_dataset(data), executor, cores=cores, compile_kwargs=compile_kwargs)
         else:
             compiled = compile_model(model, check_dataset(data), compile_kwargs=compile_kwargs)
         compiled.compile(value_alone=scheme.estimator == "exact" and len(varying) == len(model.parameters))
@@ -215,7 +228,7 @@ def fit(
 
 
 def starting_group(
-    compiled: CompiledModel,
+    compiled: Likelihoods,
     design: Design,
     structure: Structure,
     distribution: Distribution,
@@ -229,7 +242,7 @@ def starting_group(
 
 
 def iterate_exactly(
-    compiled: CompiledModel, group: Group, mode: FloatArray, curvature: FloatArray, scheme: Scheme, **settings: Any
+    compiled: Likelihoods, group: Group, mode: FloatArray, curvature: FloatArray, scheme: Scheme, **settings: Any
 ) -> Iterations:
     """Iterate with integrated posteriors, after corrected EM with a Normal group has come near."""
     normal = replace(group, model=replace(group.model, distribution=Normal()))
@@ -242,7 +255,7 @@ def iterate_exactly(
 
 
 def iterate(
-    compiled: CompiledModel,
+    compiled: Likelihoods,
     group: Group,
     mode: FloatArray,
     curvature: FloatArray,
@@ -310,7 +323,7 @@ def lost(group: Group, subjects: Posteriors, done: Iterations) -> bool:
     return not subjects.log_evidence.sum() + log_prior(group) >= before - WORSE
 
 
-def retreat(compiled: CompiledModel, plain: Group, done: Iterations) -> tuple[Group, Posteriors]:
+def retreat(compiled: Likelihoods, plain: Group, done: Iterations) -> tuple[Group, Posteriors]:
     """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
     group, laplace = plain, done.subjects.laplace
     subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
@@ -343,12 +356,18 @@ def distance(group: Group, other: Group) -> float:
 
 
 def starting_modes(
-    compiled: CompiledModel, group: Group, generator: np.random.Generator
+    compiled: Likelihoods, group: Group, generator: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Search from the group mean; for whom that finds nothing, from further points of the wide starting group.
 
     EM looks for better modes of everyone when it is done.
     """
+    starts = generator.standard_normal((EXTRA_STARTS, group.location.shape[1]))
+    return compiled.map(partial(_first_modes, starts=starts), group)
+
+
+def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`starting_modes` of a portion of the subjects."""
     mean = group.location
     slope = compiled.value_and_gradient(group.complete(mean))[1]
     second, _ = differentiate(compiled, group, mean, slope, root=group.factor())
@@ -357,7 +376,7 @@ def starting_modes(
     mode, lost = group.unstandardise(found.point), np.flatnonzero(~found.converged)
     if lost.size:
         own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
-        mode[lost], _ = search_widely(*own, generator)
+        mode[lost], _ = search_from(*own, starts=starts)
     x = group.complete(mode)
     if not np.isfinite(compiled.log_likelihood(x)).all():
         raise ModelError(
@@ -375,6 +394,18 @@ def make_scheme(
         return Scheme("exact", estimator, random_seed)
     check_choices(estimator=(estimator, Estimator))
     return Scheme(estimator, exact_integration(n_varying, distribution), random_seed)
+
+
+def _check_executor(executor: Executor | None, model: SubjectModel | PyMCModel) -> None:
+    if executor is None:
+        return
+    if not hasattr(executor, "submit"):
+        raise TypeError(
+            f"executor={executor!r} must be a concurrent.futures.Executor: a ProcessPoolExecutor, a Dask client's "
+            "client.get_executor(), an MPIPoolExecutor."
+        )
+    if isinstance(model, PyMCModel):
+        raise ValueError("a model of em.from_pymc is evaluated as a whole: it cannot be split over an executor.")
 
 
 def _check_distribution(distribution: Distribution, covariance: Structure, scheme: Scheme) -> None:

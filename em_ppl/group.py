@@ -193,7 +193,7 @@ class Group:
 
     def take(self, subjects: Index) -> Group:
         """Return the same for some of the subjects."""
-        return Group(self.model.take(subjects), self.coefficients, self.covariances, self.shared)
+        return Group(self.model.take(subjects), self.coefficients, np.ascontiguousarray(self.covariances), self.shared)
 
     @cached_property
     def location(self) -> FloatArray:

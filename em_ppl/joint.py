@@ -17,7 +17,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from em_ppl.compiled import CompiledModel
+from em_ppl.compiled import CompiledModel, Result
 from em_ppl.data import label_array
 from em_ppl.group import FloatArray
 from em_ppl.model import ModelError
@@ -153,6 +153,10 @@ class JointModel(CompiledModel):
     def compile(self, *, value_alone: bool = False) -> None:
         """See `CompiledModel`."""
         self.terms.gradients(**self.compile_kwargs)(self.terms.start, np.zeros(self.terms.n_shared))
+
+    def map(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """See `CompiledModel`; never in portions."""
+        return work(self, *arguments)
 
     def take(self, index: Index) -> JointModel:
         """See `CompiledModel`."""

@@ -7,11 +7,12 @@ squares, S = sum E[u r r'] / N, N - 1 with the default `GroupPrior`. Shared para
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
 
+from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors
 from em_ppl.group import FloatArray, Group, GroupPrior, HyperPrior
@@ -54,7 +55,7 @@ def moments(group: Group, subjects: Posteriors) -> Moments:
     return Moments(u.sum(1), (u * r).sum(1), np.einsum("nki,nki,nkj->nij", u, r, r))
 
 
-def m_step(compiled: CompiledModel, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
+def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
     """Return the next group; lengthened, further on than EM's own step where that would creep."""
     expected = moments(group, subjects)
     coefficients = group.coefficients + _regression_step(group, expected)
@@ -211,7 +212,7 @@ def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray)
 # --- shared parameters ----------------------------------------------------------------------------------------------
 
 
-def shared_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+def shared_step(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:
     """Newton's step of the shared parameters on the marginal likelihood, the rest of the group held."""
     unit = group.model.unit[group.model.shared]
     information, score = shared_information(compiled, group, subjects), subjects.shared_score.sum(0)
@@ -225,20 +226,23 @@ def shared_step(compiled: CompiledModel, group: Group, subjects: Posteriors) -> 
     return np.asarray(step * unit * min(1.0, LONGEST_SHARED_STEP / max(float(np.abs(step).max()), 1e-300)))
 
 
-def shared_information(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+def shared_information(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:
     """Information about the shared parameters, by Laplace's approximation, (shared, shared): H_ss - H_sx V H_xs."""
     laplace, shared = subjects.laplace, group.model.shared
     information = -np.einsum("nqi,nij,nrj->qr", laplace.cross, laplace.covariance, laplace.cross)
     step = 1e-3 * group.model.unit[shared]
     for q, side in enumerate(np.diag(step)):
         up, down = (
-            compiled.value_and_gradient(
-                Group(group.model, group.coefficients, group.covariances, group.shared + s).complete(laplace.mode)
-            )[1][:, shared].sum(0)
+            compiled.map(slope_by_shared, replace(group, shared=group.shared + s), laplace.mode).sum(0)
             for s in (side, -side)
         )
         information[q] += (down - up) / (2 * step[q])
     return (information + information.T) / 2
+
+
+def slope_by_shared(compiled: CompiledModel, group: Group, mode: FloatArray) -> FloatArray:
+    """Gradient of each subject's log-likelihood by the shared parameters, (subject, shared)."""
+    return compiled.value_and_gradient(group.complete(mode))[1][:, group.model.shared]
 
 
 # --- the score ------------------------------------------------------------------------------------------------------

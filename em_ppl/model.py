@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import pymc as pm
 import pytensor.tensor as pt
@@ -118,9 +120,11 @@ class SubjectModel:
     parameters: dict[str, Parameter]
     columns: tuple[str, ...]
     _compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _identity: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.function.__doc__)
+        _models[self._identity] = self
 
     @property
     def name(self) -> str:
@@ -136,11 +140,11 @@ class SubjectModel:
         return f"<subject model {self.name}({parameters}) of {', '.join(self.columns)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process by name, where a module has it, so that it is compiled there once; else whole."""
+        """Travel to another process by name, where a module has it, else whole: it is compiled there once."""
         module, name = self.function.__module__, self.function.__qualname__
         if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
             return _find_model, (module, name)
-        return SubjectModel, (self.function, self.parameters, self.columns)
+        return _arrive, (self._identity, self.function, self.parameters, self.columns)
 
     def compile(self, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None) -> CompiledModel:
         """Compile the log-likelihood and its gradient for all subjects of `data`.
@@ -373,9 +377,17 @@ def stabilised(logps: list[TensorVariable]) -> list[TensorVariable]:
     return safe
 
 
+_models: WeakValueDictionary[str, SubjectModel] = WeakValueDictionary()  # of this process
+
+
 def _find_model(module: str, name: str) -> SubjectModel:
     model: SubjectModel = getattr(importlib.import_module(module), name)
     return model
+
+
+def _arrive(identity: str, function: Callable[..., Any], parameters: Any, columns: Any) -> SubjectModel:
+    """Come to a process: the model that came before, and may be compiled already, if it is the same."""
+    return _models.get(identity) or SubjectModel(function, parameters, columns, _identity=identity)
 
 
 class ModelError(ValueError):

@@ -14,7 +14,9 @@ import pandas as pd
 import xarray as xr
 
 from em_ppl.advice import advise
+from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
+from em_ppl.data import trial_counts
 from em_ppl.design import Design
 from em_ppl.e_step import Posteriors, Scheme
 from em_ppl.estimators import ImportanceSampling, Quadrature
@@ -85,7 +87,7 @@ class Fit:
     @classmethod
     def make(
         cls,
-        compiled: CompiledModel,
+        compiled: Likelihoods,
         design: Design,
         group: Group,
         subjects: Posteriors,
@@ -622,7 +624,7 @@ class Fit:
         )
 
 
-def label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
+def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
     """Label what the E-step found about every subject: see `Fit.subjects`."""
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
@@ -645,7 +647,7 @@ def label_subjects(compiled: CompiledModel, group: Group, found: Posteriors, sch
         "log_likelihood": ("subject", laplace.log_likelihood),
         "log_posterior": ("subject", laplace.log_likelihood + laplace.log_prior),
         "log_evidence": ("subject", found.log_evidence),
-        "n_trials": ("subject", compiled.subjects.n_trials),
+        "n_trials": ("subject", trial_counts(compiled.data)),
         "converged": ("subject", laplace.converged),
         "repaired": ("subject", laplace.repaired),
         "integrated": ("subject", integrated),

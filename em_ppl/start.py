@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.group import FloatArray, Group
 from em_ppl.modes import find_modes, minimise
@@ -15,7 +18,7 @@ EXTRA_STARTS = 4
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 
-def starting_point(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
+def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
     """Find the pooled mode, the parameters of everyone were all subjects the same, and a wide spread around it.
 
     A `Real` parameter can be in any unit, so its spread comes from the data too: from the scores of the subjects
@@ -32,10 +35,11 @@ def starting_point(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
     spread = np.array([p.spread or 1.0 for p in parameters])
     from_data = np.array([p.spread is None for p in parameters])
     pull = np.where(from_data, 1e-6, POOLED_SPREAD**-2)
-    some = np.unique(np.linspace(0, compiled.shape[0] - 1, POOLED_SUBJECTS).astype(np.intp))
+    some = compiled.take(np.unique(np.linspace(0, compiled.shape[0] - 1, POOLED_SUBJECTS).astype(np.intp)))
+    n_subjects = some.shape[0]
 
     def scores(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        value, gradient = compiled.value_and_gradient(np.tile(start + z * spread, (len(some), 1)), some)
+        value, gradient = some.value_and_gradient(np.tile(start + z * spread, (n_subjects, 1)))
         return value, gradient * spread
 
     def pooled(z: FloatArray, _: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
@@ -53,7 +57,7 @@ def starting_point(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
     resolved = np.median(np.diagonal(information(origin), axis1=1, axis2=2), axis=0)
     spread = np.where(from_data & (resolved > 0), spread / np.sqrt(np.where(resolved > 0, resolved, 1.0)), spread)
     hessian = information(origin).sum(0) + np.diag(pull)
-    found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * len(some), longest_step=np.inf)
+    found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * n_subjects, longest_step=np.inf)
     z = found.point[0] if np.isfinite(found.value[0]) else origin
     h, noise = np.median(np.diagonal(information(z), axis1=1, axis2=2), axis=0), scores(z)[1].var(0)
     known = from_data & (h > 0) & np.isfinite(noise)
@@ -62,7 +66,7 @@ def starting_point(compiled: CompiledModel) -> tuple[FloatArray, FloatArray]:
 
 
 def search_widely(
-    compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, generator: np.random.Generator
+    compiled: Likelihoods, group: Group, x: FloatArray, curvature: FloatArray, generator: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Search each subject's mode from further points of the group, the same for all, and keep the best.
 
@@ -75,9 +79,17 @@ def search_widely(
     better : ndarray of bool
         Whose is more probable than the one that the search from `x` finds.
     """
+    starts = generator.standard_normal((EXTRA_STARTS, x.shape[1]))
+    return compiled.map(partial(search_from, starts=starts), group, x, curvature)
+
+
+def search_from(
+    compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, *, starts: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """`search_widely` from given points, (start, parameter), where the group is standard."""
     best = find_modes(compiled, group, x, curvature, tol=ROUGH)
     point, value = best.point.copy(), best.value.copy()
-    for z in generator.standard_normal((EXTRA_STARTS, x.shape[1])):
+    for z in starts:
         other = find_modes(compiled, group, group.unstandardise(np.tile(z, (len(x), 1))), curvature, tol=ROUGH)
         lower = other.converged & ~(value <= other.value + ROUGH)
         point[lower], value[lower] = other.point[lower], other.value[lower]

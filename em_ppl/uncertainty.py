@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors, Scheme, evaluate, expand, points_with, weigh
-from em_ppl.estimators import ImportanceSampling
+from em_ppl.estimators import ImportanceSampling, Rule
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
 from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
@@ -27,7 +28,6 @@ from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
 STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
 LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
 FEW = ImportanceSampling(draws=32)  # enough for a glance
-PORTION = 10_000  # subjects whose points are in memory at a time
 UNRESOLVED = 1e-3  # share of a parameter's variance that trials resolve: below it its SD is as good as 0
 
 
@@ -50,14 +50,14 @@ class Uncertainty:
     distance: FloatArray
 
     @classmethod
-    def unknown(cls, compiled: CompiledModel, group: Group) -> Uncertainty:
+    def unknown(cls, compiled: Likelihoods, group: Group) -> Uncertainty:
         """Make one of which nothing has been computed."""
         n = len(group.to_vector())
         nothing = np.full((compiled.shape[0], n, n), np.nan)
         return cls(nothing, nothing[0], nothing[0, 0])
 
 
-def uncertainty(compiled: CompiledModel, group: Group, subjects: Posteriors, scheme: Scheme) -> Uncertainty:
+def uncertainty(compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme) -> Uncertainty:
     """Say how well the subjects determine the group, and how far the estimator's approximation led astray."""
     by_subject, of_prior = information(compiled, group, subjects, scheme)
     covariance = _invert(by_subject, of_prior, always=len(group.coefficients))
@@ -68,7 +68,7 @@ def uncertainty(compiled: CompiledModel, group: Group, subjects: Posteriors, sch
 
 
 def information(
-    compiled: CompiledModel, group: Group, subjects: Posteriors, scheme: Scheme
+    compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme
 ) -> tuple[FloatArray, FloatArray]:
     """Observed information of the group's free numbers.
 
@@ -93,7 +93,7 @@ def information(
 
     def score(other: Group) -> FloatArray:
         if slopes is None:
-            return _settled_score(compiled, other, subjects, scheme)
+            return compiled.map(settled_score, other, subjects.laplace, scheme)
         moved = not np.array_equal(other.shared, group.shared)
         return _complete_score(other, subjects, _shared_slopes(compiled, other, subjects) if moved else slopes)
 
@@ -107,19 +107,19 @@ def information(
     return by_subject, of_prior
 
 
-def _settled_score(compiled: CompiledModel, group: Group, near: Posteriors, scheme: Scheme) -> FloatArray:
-    """Score under a group close by, its E-step done again."""
-    first = approximate(compiled, group, predict_modes(group, near.laplace), near.laplace.curvature)
+def settled_score(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
+    """Score under a group close by, its E-step done again, (subject, number)."""
+    first = approximate(compiled, group, predict_modes(group, near), near.curvature)
     # once more, so that third derivatives are taken with the covariance there
     settled = approximate(compiled, group, first.mode, first.curvature)
     return scores(group, expand(compiled, group, settled, scheme))
 
 
-def _shared_slopes(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+def _shared_slopes(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:
     """Slope of the log-likelihood by shared parameters at every point, (subject, point, shared)."""
     if not len(group.shared):
         return np.zeros((*subjects.weights.shape, 0))
-    return evaluate(compiled, group, subjects.points)[1]
+    return compiled.map(evaluate, group, subjects.points)[1]
 
 
 def _complete_score(group: Group, near: Posteriors, slopes: FloatArray) -> FloatArray:
@@ -135,7 +135,7 @@ def _variance_of_score(group: Group, subjects: Posteriors, slopes: FloatArray) -
     return np.einsum("nk,nkc,nkd->ncd", subjects.weights, score, score, optimize=True)
 
 
-def _steps(compiled: CompiledModel, group: Group, subjects: Posteriors) -> FloatArray:
+def _steps(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:
     """About a thousandth of each free number's standard error; NaN for the log SD of a parameter without spread."""
     members = group.model.members.sum(1)  # subjects of each class
     shares = resolved_share(group, subjects.laplace.mode, subjects.laplace.covariance)
@@ -152,31 +152,27 @@ def _steps(compiled: CompiledModel, group: Group, subjects: Posteriors) -> Float
     return STEP * np.concatenate(blocks)
 
 
-def _glance(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int) -> FloatArray:
-    """Score of the integrated likelihood, (number,), from few points, some thousand subjects at a time.
+def _glance(compiled: Likelihoods, group: Group, laplace: LaplaceApproximation, random_seed: int) -> FloatArray:
+    """Score of the integrated likelihood, (number,), from few points.
 
     Their error is all but taken away by what is known: the same points give the score for the Normal approximations of
     the posteriors, too, of which the moments are known (a control variate).
     """
-    generator, n = np.random.default_rng(random_seed), len(laplace.mode)
-    portions = np.array_split(np.arange(n), -(-n // PORTION))
-    parts = [_glance_at(compiled.take(who), group.take(who), laplace.take(who), generator) for who in portions]
-    return np.sum(parts, axis=0)
+    rule = FEW.rule(group, np.random.default_rng(random_seed))
+    return compiled.map(glance_at, group, laplace, rule).sum(0)
 
 
-def _glance_at(
-    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, generator: np.random.Generator
-) -> FloatArray:
-    rule = FEW.rule(group, generator)
+def glance_at(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule) -> FloatArray:
+    """`_glance` of a portion of the subjects, (subject, number)."""
     away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
     weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
     normal = _normal_weights(laplace, away, rule.place(group, laplace)[1])
-    by_point = np.einsum("nk,nkc->c", weights - normal, complete_scores(group, laplace.mode[:, None] + away))
+    by_point = np.einsum("nk,nkc->nc", weights - normal, complete_scores(group, laplace.mode[:, None] + away))
     first = -laplace.shift
     known = points_with(first, laplace.covariance + np.einsum("ni,nj->nij", first, first))
     shared_score = np.einsum("nk,nkq->nq", weights, shared_slope)
-    of_normal = scores(group, Posteriors(laplace, *known, laplace.log_evidence, shared_score)).sum(0)
-    of_normal[: len(by_point)] += by_point
+    of_normal = scores(group, Posteriors(laplace, *known, laplace.log_evidence, shared_score))
+    of_normal[:, : by_point.shape[1]] += by_point
     return of_normal
 
 

@@ -1,0 +1,90 @@
+import os
+import signal
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import em_ppl as em
+import em_ppl.compiled
+
+
+class Counts(Executor):
+    """Pass work on, count it, and do something before the 30th piece."""
+
+    def __init__(self, executor, then=lambda: None):
+        self.executor, self.then, self.blocks_sent, self.n = executor, then, 0, 0
+
+    def submit(self, function, *arguments):
+        self.n += 1
+        self.blocks_sent += arguments[2] is not None
+        if self.n == 30:
+            self.then()
+        return self.executor.submit(function, *arguments)
+
+
+@pytest.fixture(scope="module")
+def study(make_successes):
+    made = make_successes(30, 20, sd=0.7, seed=2)
+    return made.model, made.data
+
+
+@pytest.fixture(scope="module")
+def reference(study):
+    return em.fit(*study, progressbar=False)
+
+
+def assert_same_bits(fit, other):
+    xr.testing.assert_identical(fit.subjects, other.subjects)
+    np.testing.assert_array_equal(fit.group.free, other.group.free)
+    np.testing.assert_array_equal(fit.group.free_covariance, other.group.free_covariance)
+
+
+def test_portions_change_nothing(study, reference, monkeypatch):
+    monkeypatch.setattr(em_ppl.compiled, "PORTION", 7)
+    assert_same_bits(em.fit(*study, progressbar=False), reference)
+
+
+def test_threads_are_sent_no_data(study, reference):
+    model, data = study
+    with ThreadPoolExecutor(2) as pool:
+        executor = Counts(pool)
+        fit = em.fit(model, data.chunk(subject=10).compute(), executor=executor, progressbar=False)
+    assert_same_bits(fit, reference)
+    assert executor.n > 0
+    assert executor.blocks_sent == 0
+
+
+def test_processes_are_sent_blocks_that_they_lack_only(study, reference):
+    model, data = study
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        executor = Counts(pool)
+        fit = em.fit(model, data.chunk(subject=10), executor=executor, progressbar=False)
+    assert_same_bits(fit, reference)
+    # a block may come to a worker other than the one that lacked it, until both have all
+    assert 3 <= executor.blocks_sent < executor.n / 3
+
+
+def test_a_fit_outlives_its_executor(study, reference):
+    model, data = study
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        executor = Counts(pool, then=lambda: os.kill(next(iter(pool._processes)), signal.SIGKILL))
+        with pytest.warns(RuntimeWarning, match="the executor broke"):
+            fit = em.fit(model, data.chunk(subject=10), executor=executor, progressbar=False)
+    assert_same_bits(fit, reference)
+
+
+def test_data_in_a_file_are_read_in_blocks(study, reference, tmp_path):
+    model, data = study
+    data.chunk(subject=10).to_netcdf(tmp_path / "study.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "study.nc", engine="h5netcdf", chunks={"subject": 10}) as stored:
+        fit = em.fit(model, stored, progressbar=False)
+        assert_same_bits(fit, reference)
+        assert fit.data.chunksizes["subject"] == (10, 10, 10)
+
+
+def test_executors_that_are_none_are_refused(study):
+    with pytest.raises(TypeError, match=r"client\.get_executor"):
+        em.fit(*study, executor=4)
