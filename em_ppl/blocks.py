@@ -25,10 +25,11 @@ import xarray as xr
 
 from em_ppl.compiled import CompiledModel, Result, compile_model
 from em_ppl.cores import at_most
-from em_ppl.data import Seen, check_dataset, look_at, trial_counts
+from em_ppl.data import Seen, check_dataset, look_at, require_column, trial_counts
+from em_ppl.functions import lines_of_this_package
 from em_ppl.group import Index
 from em_ppl.model import SubjectModel
-from em_ppl.portions import join, split, take
+from em_ppl.portions import join, span, split, take
 
 __all__ = ["Blocks", "Likelihoods", "is_stored"]
 
@@ -92,8 +93,11 @@ class Blocks:
         compile_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         data = check_dataset(_with_small_in_memory(data))
+        for name in model.columns:
+            require_column(data, name)
         self.model, self.data, self.compile_kwargs = model, data[list(model.columns)], compile_kwargs
         self._executor, self._cores = executor, cores
+        self._blocks: dict[int, Block] = {}
         self._name = uuid.uuid4().hex
         _here[self._name] = self
 
@@ -122,8 +126,7 @@ class Blocks:
     def block(self, number: int) -> Block:
         """Return a block, the same one each time."""
         if number not in self._blocks:
-            who = self._who[number]
-            self._blocks[number] = self._part(slice(who[0], who[-1] + 1))
+            self._blocks[number] = self._part(span(self._who[number]))
         return self._blocks[number]
 
     # --- what the blocks are ------------------------------------------------------------------------------------------
@@ -137,10 +140,6 @@ class Blocks:
         n_blocks = np.clip(trial_counts(self.data).sum() // BLOCK_TRIALS, 1, MOST_BLOCKS)
         return split(self.shape[0], -(-self.shape[0] // int(n_blocks)))
 
-    @cached_property
-    def _blocks(self) -> dict[int, Block]:
-        return {}
-
     def _part(self, who: Index | slice) -> Block:
         data = self.data.isel(subject=who)
         if is_stored(data):
@@ -152,8 +151,8 @@ class Blocks:
     @cached_property
     def _seen(self) -> dict[str, Seen]:
         """What columns hold that may be whole numbers with gaps, of which a block may not show any."""
-        names = [n for n in self.model.columns if n in self.data and self.data[n].dtype.kind == "f"]
-        names = [name for name in names if "subject" in self.data[name].dims]
+        columns = {name: self.data[name] for name in self.model.columns}
+        names = [name for name, column in columns.items() if column.dtype.kind == "f" and "subject" in column.dims]
         parts = self._on_each(_look, [[names]] * len(self._who)) if names else []
         all_seen = {name: Seen.all_of([part[name] for part in parts]) for name in names}
         return {name: seen for name, seen in all_seen.items() if seen is not None}
@@ -172,7 +171,7 @@ class Blocks:
                     f"the executor broke ({error}), as it does when a worker is killed or has no memory left: the fit "
                     "goes on in this process. Dask's executors outlive their workers.",
                     RuntimeWarning,
-                    stacklevel=2,
+                    stacklevel=lines_of_this_package(),
                 )
         for number in set(range(len(arguments))) - set(done):
             done[number] = _do(self._name, number, None, self._cores, work, arguments[number])
@@ -195,7 +194,7 @@ class Blocks:
                 for future in as_completed(waiting):
                     number, result = waiting[future], future.result()
                     if result is Answer.UNKNOWN_BLOCK:
-                        again[submit(number, cloudpickle.dumps(self.block(number)))] = number
+                        again[submit(number, cloudpickle.dumps(self._part(span(self._who[number]))))] = number
                     else:
                         done[number] = result
                 waiting = again

@@ -26,7 +26,7 @@ from em_ppl.data import (
 )
 from em_ppl.functions import Functions, functions_of
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
-from em_ppl.portions import join, split, take
+from em_ppl.portions import join, span, split, take
 from em_ppl.subjects import FloatArray, Index, Subjects
 
 __all__ = ["CompiledModel"]
@@ -75,7 +75,7 @@ class CompiledModel:
         """Return the same compiled functions over other data with the same columns; nothing is compiled."""
         return compile_model(self.model, data, compile_kwargs=self.functions.compile_kwargs)
 
-    def take(self, index: Index) -> CompiledModel:
+    def take(self, index: Index | slice) -> CompiledModel:
         """Return the same for some of the subjects; nothing is compiled or checked again."""
         return replace(self, data=self.data.isel(subject=index), subjects=self.subjects.take(index))
 
@@ -93,7 +93,7 @@ class CompiledModel:
         n_subjects = self.shape[0]
         if n_subjects <= PORTION:
             return join([work(self, *take(arguments))])
-        return join([work(self.take(who), *take(arguments, who)) for who in split(n_subjects, PORTION)])
+        return join([work(self.take(span(who)), *take(arguments, who)) for who in split(n_subjects, PORTION)])
 
     @property
     def observed(self) -> list[str]:

@@ -425,11 +425,16 @@ def read_column(data: xr.Dataset, name: str, seen: Seen | None = None) -> tuple[
     return _fill(values, present, seen), present
 
 
-def _cells(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return a column's values, which cells are no padding, and which have a value."""
+def require_column(data: xr.Dataset, name: str) -> None:
+    """Raise if a model reads a column that there is not."""
     if name not in data:
         known = ", ".join(str(v) for v in data.data_vars)
         raise ValueError(f"the model reads a column {name!r} that the data do not have; they have {known}.")
+
+
+def _cells(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return a column's values, which cells are no padding, and which have a value."""
+    require_column(data, name)
     variable = data[name]
     values = np.asarray(variable.values)
     if values.dtype.kind not in "biuf":

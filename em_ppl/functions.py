@@ -28,7 +28,7 @@ from em_ppl.loops import NotWritable
 from em_ppl.model import Column, SubjectModel, Term, Trace, stabilised
 from em_ppl.subjects import FloatArray, Index, Subjects
 
-__all__ = ["BatchingWarning", "Functions", "functions_of"]
+__all__ = ["BatchingWarning", "Functions", "functions_of", "lines_of_this_package"]
 
 Array = NDArray[Any]
 What: TypeAlias = Literal["value", "value_and_gradient", "pointwise", "deterministics"]
@@ -132,7 +132,7 @@ class Functions:
                 f"{self.name} could not be written as loops ({type(error).__name__}: {str(error)[:200]}), which is a "
                 "mistake of em_ppl: please report it. PyTensor compiles it instead, more slowly."
             )
-            warnings.warn(message, RuntimeWarning, stacklevel=_lines_of_this_package())
+            warnings.warn(message, RuntimeWarning, stacklevel=lines_of_this_package())
             return None
 
     def _option(self, name: str) -> tuple[TensorVariable, TensorVariable]:
@@ -154,7 +154,7 @@ class Functions:
             logps = batch(logps, whole | {v: x[:, k] for k, v in enumerate(trace.x)}, x.shape[0])
         except NotBatchable as reason:
             message = f"{self.name} is evaluated one subject at a time, many times slower: {reason}"
-            warnings.warn(message, BatchingWarning, stacklevel=_lines_of_this_package())
+            warnings.warn(message, BatchingWarning, stacklevel=lines_of_this_package())
             batched = False
             x = pt.tensor("x", dtype="float64", shape=(len(trace.x),))
             whole = {v: v for v in own}
@@ -254,7 +254,7 @@ def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:
     return term.sum(axis=tuple(range(lead, term.ndim))) if term.ndim > lead else term
 
 
-def _lines_of_this_package() -> int:
+def lines_of_this_package() -> int:
     """How far up the stack the line is that called this package."""
     frame, depth = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("em_ppl", "functools"):

@@ -193,7 +193,8 @@ class Group:
 
     def take(self, subjects: Index) -> Group:
         """Return the same for some of the subjects."""
-        return Group(self.model.take(subjects), self.coefficients, np.ascontiguousarray(self.covariances), self.shared)
+        covariances = np.ascontiguousarray(self.covariances)  # see em_ppl.portions
+        return Group(self.model.take(subjects), self.coefficients, covariances, self.shared)
 
     @cached_property
     def location(self) -> FloatArray:

@@ -158,7 +158,7 @@ class JointModel(CompiledModel):
         """See `CompiledModel`; never in portions."""
         return work(self, *arguments)
 
-    def take(self, index: Index) -> JointModel:
+    def take(self, index: Index | slice) -> JointModel:
         """See `CompiledModel`."""
         data = self.data.isel(subject=index)
         return replace(self, data=data, subjects=self.subjects.take(index), rows=self.rows[index])

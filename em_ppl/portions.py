@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["join", "split", "take"]
+__all__ = ["join", "span", "split", "take"]
 
 Index = NDArray[np.intp]
 
@@ -23,6 +23,11 @@ def split(n_subjects: int, size: int) -> list[Index]:
     """Part subjects into portions in a row, of at most so many, as alike as can be."""
     edges = np.linspace(0, n_subjects, -(-n_subjects // size) + 1).astype(int)
     return [np.arange(start, stop) for start, stop in pairwise(edges)]
+
+
+def span(subjects: Index) -> slice:
+    """Return subjects in a row as a slice, by which an array is not copied."""
+    return slice(int(subjects[0]), int(subjects[-1]) + 1)
 
 
 def take(arguments: Sequence[Any], subjects: Index | None = None) -> list[Any]:

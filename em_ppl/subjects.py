@@ -49,7 +49,7 @@ class Subjects:
     equal_lengths: bool = False
     chunk_size: int = CHUNK
 
-    def take(self, index: Index) -> Subjects:
+    def take(self, index: Index | slice) -> Subjects:
         """Return some of them."""
         columns = {n: v[index] if self.kinds[n].by_subject else v for n, v in self.columns.items()}
         present = {name: mask[index] for name, mask in self.present.items()}

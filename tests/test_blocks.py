@@ -6,9 +6,12 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 
 import em_ppl as em
+import em_ppl.blocks
 import em_ppl.compiled
+from em_ppl.blocks import Blocks
 
 
 class Counts(Executor):
@@ -47,13 +50,14 @@ def test_portions_change_nothing(study, reference, monkeypatch):
     assert_same_bits(em.fit(*study, progressbar=False), reference)
 
 
-def test_threads_are_sent_no_data(study, reference):
-    model, data = study
+def test_threads_are_sent_no_data(study, reference, monkeypatch):
+    monkeypatch.setattr(em_ppl.blocks, "BLOCK_TRIALS", 10)
     with ThreadPoolExecutor(2) as pool:
         executor = Counts(pool)
-        fit = em.fit(model, data.chunk(subject=10).compute(), executor=executor, progressbar=False)
+        fit = em.fit(*study, executor=executor, progressbar=False)
     assert_same_bits(fit, reference)
     assert executor.n > 0
+    assert executor.n % 3 == 0  # 30 trials: three blocks
     assert executor.blocks_sent == 0
 
 
@@ -83,6 +87,35 @@ def test_data_in_a_file_are_read_in_blocks(study, reference, tmp_path):
         fit = em.fit(model, stored, progressbar=False)
         assert_same_bits(fit, reference)
         assert fit.data.chunksizes["subject"] == (10, 10, 10)
+
+
+def test_a_fit_outlives_a_worker_of_a_cluster(study, reference):
+    model, data = study
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+        worker = next(iter(client.run(os.getpid).values()))
+        executor = Counts(client.get_executor(), then=lambda: os.kill(worker, signal.SIGKILL))
+        fit = em.fit(model, data.chunk(subject=10), executor=executor, progressbar=False)
+    assert executor.n > 30
+    assert_same_bits(fit, reference)
+
+
+def test_whole_numbers_are_read_as_such_in_blocks_that_have_no_gap(study):
+    """A response that is missing makes a float of a column, whose other subjects stand in other blocks."""
+    model, data = study
+    gap = data["k"].astype(float)
+    gap[{"subject": 25}] = np.nan
+    blocks = Blocks(model, data.assign(k=gap).chunk(subject=10))
+    kinds = blocks.map(lambda compiled: np.array([compiled.functions.columns["k"].dtype] * compiled.shape[0]))
+    assert set(kinds) == {"int64"}
+    values = blocks.map(lambda compiled: compiled.subjects.columns["k"])
+    present = np.arange(30) != 25
+    np.testing.assert_array_equal(values[present], data["k"].values[present])
+
+
+def test_a_missing_column_is_named(study):
+    model, data = study
+    with pytest.raises(ValueError, match="reads a column 'k' that the data do not have; they have n"):
+        em.fit(model, data.drop_vars("k").chunk(subject=10), progressbar=False)
 
 
 def test_executors_that_are_none_are_refused(study):
