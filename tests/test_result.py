@@ -36,7 +36,8 @@ def test_subjects_hang_together(learner_fits, learners):
 
 def test_classic_takes_the_mode_for_the_mean(learner_fits):
     table = learner_fits["laplace"].subjects
-    np.testing.assert_array_equal(table["mode"], table["posterior_mean"])
+    # the mean is a sum over points around the mode with weights of half a million: how it rounds is the processor's matter
+    np.testing.assert_allclose(table["posterior_mean"], table["mode"], rtol=0, atol=1e-12)
 
 
 def test_summary(learner_fits):
