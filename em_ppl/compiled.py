@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from em_ppl.by_shape import is_jax
 from em_ppl.data import (
     Seen,
     check_dataset,
@@ -27,7 +28,7 @@ from em_ppl.data import (
 from em_ppl.functions import Functions, functions_of
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
 from em_ppl.portions import join, span, split, take
-from em_ppl.subjects import FloatArray, Index, Subjects
+from em_ppl.subjects import FEW_LENGTHS, LENGTH_STEP, FloatArray, Index, Subjects
 
 __all__ = ["CompiledModel"]
 
@@ -258,6 +259,7 @@ def compile_model(
         present={term.name: _present(term, read, data) for term in terms},
         n_trials=trial_counts(data),
         kinds=columns,
+        length_step=FEW_LENGTHS if is_jax(functions.compile_kwargs) else LENGTH_STEP,
     )
     return _check_stand_ins(CompiledModel(model, data[list(model.columns)], functions, subjects))
 

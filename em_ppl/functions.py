@@ -23,6 +23,7 @@ from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.type import RandomType
 
 from em_ppl.batching import NotBatchable, batch, batch_draws
+from em_ppl.by_shape import ByShape, is_jax
 from em_ppl.kernels import Kernel, compile_kernel, write_source
 from em_ppl.loops import NotWritable
 from em_ppl.model import Column, SubjectModel, Term, Trace, stabilised
@@ -188,9 +189,15 @@ class Functions:
     ) -> Callable[..., list[Array]]:
         # inputs of a kind are always arrays of the declared type: checking them again costs more than a small model
         settings = {"trust_input": True, "on_unused_input": "ignore"} | self.compile_kwargs
-        function: Callable[..., list[Array]] = pytensor.function(
-            [*self.together.inputs, *further_inputs], list(outputs), **settings
-        )
+        inputs = [*self.together.inputs, *further_inputs]
+        if is_jax(settings):
+            if any(isinstance(one.type, RandomType) for one in inputs):
+                del settings["mode"]  # NumPy's generators draw, not JAX's
+            elif self.together.batched:
+                whole = {symbol for name, symbol in self.trace.columns.items() if not self.columns[name].by_subject}
+                whole.update(further_inputs)
+                return ByShape(inputs, outputs, [one not in whole for one in inputs], settings)
+        function: Callable[..., list[Array]] = pytensor.function(inputs, list(outputs), **settings)
         return function
 
     # --- draws ------------------------------------------------------------------------------------------------------

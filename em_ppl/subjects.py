@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from em_ppl.model import Column
 
-__all__ = ["Subjects"]
+__all__ = ["FEW_LENGTHS", "LENGTH_STEP", "Subjects"]
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -20,6 +20,7 @@ Index = NDArray[np.intp]
 
 CHUNK = 128  # subjects per call: more fall out of the processor's cache
 LENGTH_STEP = 0.75  # subjects within this ratio of trials share a call, padded to the longest
+FEW_LENGTHS = 0.25  # the same where each length is compiled for
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Subjects:
         Whether subjects of different length may not be padded to one, since the model looks across trials.
     chunk_size : int
         Largest number of subjects in a portion.
+    length_step : float
+        Subjects within this ratio of trials share a portion.
     """
 
     columns: dict[str, Array]
@@ -48,6 +51,7 @@ class Subjects:
     kinds: dict[str, Column] = field(default_factory=dict)
     equal_lengths: bool = False
     chunk_size: int = CHUNK
+    length_step: float = LENGTH_STEP
 
     def take(self, index: Index | slice) -> Subjects:
         """Return some of them."""
@@ -83,8 +87,10 @@ class Subjects:
         if self.equal_lengths:
             return self.n_trials
         longest = self.n_trials.max()
-        steps = np.floor(np.log(longest / self.n_trials) / np.log(1 / LENGTH_STEP) + 1e-9)
-        padded: NDArray[np.int64] = np.maximum(np.ceil(longest * LENGTH_STEP**steps), self.n_trials).astype(np.int64)
+        steps = np.floor(np.log(longest / self.n_trials) / np.log(1 / self.length_step) + 1e-9)
+        padded: NDArray[np.int64] = np.maximum(np.ceil(longest * self.length_step**steps), self.n_trials).astype(
+            np.int64
+        )
         return padded
 
     def chunks(self, index: Index | None) -> Iterator[tuple[Index, list[Array]]]:

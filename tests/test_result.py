@@ -36,7 +36,7 @@ def test_subjects_hang_together(learner_fits, learners):
 
 def test_classic_takes_the_mode_for_the_mean(learner_fits):
     table = learner_fits["laplace"].subjects
-    # the mean is a sum over points around the mode with weights of half a million: how it rounds is the processor's matter
+    # the mean is a sum over points with weights of half a million: how that rounds is the processor's matter
     np.testing.assert_allclose(table["posterior_mean"], table["mode"], rtol=0, atol=1e-12)
 
 

@@ -1,9 +1,11 @@
 """Speed, as ratios measured side by side in one run; compiling is left out.
 
     python tests/benchmarks/speed.py [--subjects 100 500 2000] [--only limit cores growth] [--json FILE]
+        [--picture FILE]
 
 limit: Rescorla-Wagner as the zoo has it, 200 trials a subject. CPU time of `em_ppl.fit` with its standard errors, over
-that of EM with the same estimator and tolerance written by hand in numba (limit.py).
+that of EM with the same estimator and tolerance written by hand in numba (limit.py). "alike": the ratio without what
+the EM by hand does not do, standard errors and the search for second modes.
 
 cores: the same fits, time on one core over time on all.
 
@@ -18,11 +20,13 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import limit
 import numpy as np
@@ -36,6 +40,7 @@ import em_ppl as em
 from em_ppl.cores import at_most, cores_in_use
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
+from em_ppl.uncertainty import Uncertainty
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import simulated_learners
@@ -66,6 +71,8 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
         apart = np.abs((ours.group.mean.values - mean) / ours.group.mean_se.values).max()
         by_hand = fastest(partial(limit.fit, choice, reward, estimator == "corrected", TOL, 1000))
         own = fastest(partial(em.fit, rescorla_wagner, data, **settings))
+        with alike():
+            bare = fastest(partial(em.fit, rescorla_wagner, data, **settings))
         rows.append(
             {
                 "subjects": n_subjects,
@@ -73,12 +80,27 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
                 "em_ppl, s": own,
                 "by hand, s": by_hand,
                 "ratio": own / by_hand,
+                "alike": bare / by_hand,
                 "iterations": ours.iterations,
                 "by hand, iterations": iterations,
                 "apart, SE": apart,
             }
         )
     return rows
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """Leave standard errors and the search for second modes out of fits."""
+
+    def no_errors(compiled: Any, group: Any, *_: Any) -> Uncertainty:
+        return Uncertainty.unknown(compiled, group)
+
+    def no_search(compiled: Any, group: Any, mode: Any, *_: Any) -> tuple[Any, Any]:
+        return mode, np.zeros(len(mode), dtype=bool)
+
+    with mock.patch("em_ppl.em.uncertainty", no_errors), mock.patch("em_ppl.em.search_widely", no_search):
+        yield
 
 
 def spread_out(n_subjects: int) -> dict[str, Any]:
@@ -146,11 +168,31 @@ def exponents(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"varies": varies} | {t: np.log(last[t] / first[t]) / steps for t in ("E-step, s", "fit, s")}
 
 
+def draw(studies: list[list[dict[str, Any]]], file: Path) -> None:
+    """Draw times over each size, the others standing still."""
+    import matplotlib.pyplot as plt
+
+    names = {"P": "parameters", "T": "trials of each subject", "N": "subjects"}
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    for axis, rows in zip(axes, studies, strict=True):
+        slopes, study = exponents(rows), pd.DataFrame(rows)
+        for what, marker in (("E-step, s", "o"), ("fit, s", "s")):
+            label = f"{what.removesuffix(', s')}: power {slopes[what]:.2f}"
+            axis.loglog(study[slopes["varies"]], study[what], marker=marker, label=label)
+        fixed = ", ".join(f"{size} = {study[size][0]}" for size in names if size != slopes["varies"])
+        axis.set(xlabel=f"{names[slopes['varies']]} ({fixed})")
+        axis.legend(frameon=False)
+    axes[0].set_ylabel("CPU time, s")
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
+    """Measure what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, nargs="+", default=[100, 500, 2000])
     parser.add_argument("--only", nargs="+", choices=["limit", "cores", "growth"], default=["limit", "cores", "growth"])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="draw growth")
     given = parser.parse_args()
     warnings.simplefilter("ignore", em.ConvergenceWarning)
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -163,6 +205,8 @@ def main() -> None:
         studies.append([(3, 100, n) for n in (100, 1000, 10000)])
         rows = [[growth(*sizes) for sizes in study] for study in studies]
         tables["growth"], tables["exponents"] = [row for study in rows for row in study], [exponents(s) for s in rows]
+        if given.picture:
+            draw(rows, given.picture)
     for name, rows_of_table in tables.items():
         print(f"\n{name}\n" + pd.DataFrame(rows_of_table).to_string(index=False, float_format="{:.3g}".format))
     if given.json:
