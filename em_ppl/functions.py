@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -66,7 +67,8 @@ class Functions:
         ----------
         what : str or tuple
             "value" (log-likelihood), "value_and_gradient", "pointwise" (each term), "deterministics", or
-            ("option", term), the log-probability of one and the same response in every trial, given as `extra`.
+            ("option", term), the log-probability of one and the same response in every trial, given as `extra`;
+            ("distribution", term), the parameters of its distribution.
         subjects : Subjects
             All of them.
         x : ndarray
@@ -98,6 +100,9 @@ class Functions:
                 return [one.by_trial for one in self.trace.deterministics]
             case ("option", _):
                 return [True]
+            case ("distribution", name):
+                term = self._term(name)
+                return [term.by_trial] * len(_parameters(term))
         return [False]
 
     # --- one subject ------------------------------------------------------------------------------------------------
@@ -121,6 +126,8 @@ class Functions:
             case ("option", name):
                 option, logp = self._option(name)
                 kinds, outputs = [*kinds, (option, Column("int64", False, False, ()))], [logp]
+            case ("distribution", name):
+                outputs = _parameters(self._term(name))
             case _:
                 outputs = [sum((_sum_trials(term, 0) for term in terms), start=pt.zeros(()))]
         try:
@@ -136,8 +143,11 @@ class Functions:
             warnings.warn(message, RuntimeWarning, stacklevel=lines_of_this_package())
             return None
 
+    def _term(self, name: str) -> Term:
+        return next(term for term in self.trace.terms if term.name == name)
+
     def _option(self, name: str) -> tuple[TensorVariable, TensorVariable]:
-        term = next(term for term in self.trace.terms if term.name == name)
+        term = self._term(name)
         option = pt.scalar("option", dtype="int64")
         return option, _logp(term, pt.zeros_like(self.trace.columns[name]) + option)
 
@@ -181,6 +191,8 @@ class Functions:
                 return self._compile(self.together.terms)
             case "deterministics":
                 return self._compile(self._with_draws([one.value for one in self.trace.deterministics]))
+            case ("distribution", name):
+                return self._compile(self._with_draws(_parameters(self._term(name))))
         option, logp = self._option(what[1])
         return self._compile(self._with_draws([logp]), [option])
 
@@ -216,24 +228,22 @@ class Functions:
         own = {one: together for one, together in columns if together is not one}
         return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
 
-    def simulator(self, term: Term) -> tuple[Callable[..., list[Array]], int]:
-        """Compile what draws responses, and say how many NumPy generators it asks for behind `together.inputs`.
-
-        Outputs, (subject, trial): random responses, their log-probability, and that of the responses among the inputs.
-        """
-        if ("simulator", term.name) not in self._made:
+    def draws(self, term: Term, subjects: Subjects, x: FloatArray, generator: np.random.Generator) -> list[Array]:
+        """Draw responses by the graph, for distributions of several steps; with their log-probability."""
+        if ("draws", term.name) not in self._made:
             value = term.random.clone()  # type: ignore[union-attr]
-            outputs = [term.random, graph_replace(_logp(term, value), {value: term.random}), term.logp]
+            outputs = [term.random, graph_replace(_logp(term, value), {value: term.random})]
             outputs = self._with_draws(outputs)
             shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
             generators = [v.type() for v in shared]
             outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
-            with warnings.catch_warnings():
-                # numba says that it leaves what a CustomDist draws to Python, as it must
-                warnings.filterwarnings("ignore", "Numba will use object mode", UserWarning)
-                self._made["simulator", term.name] = self._compile(outputs, generators), len(generators)
-        made: tuple[Callable[..., list[Array]], int] = self._made["simulator", term.name]
-        return made
+            self._made["draws", term.name] = self._compile(outputs, generators), len(generators)
+        function, n = self._made["draws", term.name]
+
+        def drawn(*inputs: Any) -> list[Array]:
+            return function(*inputs, *generator.spawn(n))
+
+        return subjects.evaluate(drawn, self.together.batched, [term.by_trial] * 2, x, None)
 
 
 def functions_of(
@@ -251,6 +261,15 @@ def functions_of(
 def _logp(term: Term, value: TensorVariable) -> TensorVariable:
     """Log-probability of another response than the one that was given, after the same history; one subject."""
     return stabilised([pm.logp(term.random, value)])[0]
+
+
+def _parameters(term: Term) -> list[TensorVariable]:
+    """Return the parameters of a response's distribution, one for each trial; one subject."""
+    node, batch = term.random.owner, term.logp.shape  # type: ignore[union-attr]
+    return [
+        pt.alloc(parameter, *(batch[i] for i in range(term.logp.ndim)), *(parameter.shape[i] for i in range(-ndim, 0)))
+        for parameter, ndim in zip(node.op.dist_params(node), node.op.ndims_params, strict=True)
+    ]
 
 
 def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:

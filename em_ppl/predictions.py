@@ -22,6 +22,7 @@ from em_ppl.inference_data import every_parameter
 from em_ppl.model import Term
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
+from em_ppl.responses import draw
 from em_ppl.simulation import Play
 from em_ppl.tasks import Task
 
@@ -57,11 +58,12 @@ def _one_step_ahead(fit: Fit, x: FloatArray, generator: np.random.Generator, pro
     compiled = fit.compiled
     variables = {}
     for term in _observed(compiled):
-        missing = ~compiled.subjects.present[term.name]
-        drawn = []
+        present = compiled.subjects.present[term.name]
+        drawn: list[FloatArray] = []
         for number, own in enumerate(x, start=1):
-            values = _draw(compiled, term, own, generator)
-            drawn.append(np.where(widen(missing, values.ndim), np.nan, values))
+            values, _ = draw(compiled.functions, term, compiled.subjects, own, present, generator)
+            drawn.append(np.full((*present.shape, *values.shape[1:]), np.nan))
+            drawn[-1][present] = values
             progress.say(f"{term.name}: draw {number} of {len(x)}")
         variables[term.name] = (("draw", *fit.data[term.name].dims), np.array(drawn))
     return xr.Dataset(variables, coords={"draw": np.arange(len(x)), **fit.data.coords})
@@ -183,18 +185,6 @@ def _predicted(fit: Fit) -> Iterator[tuple[Term, FloatArray, FloatArray | None]]
             np.where(missing, np.nan, given[term.name]),
             None if options is None else np.where(missing[..., None], np.nan, options),
         )
-
-
-def _draw(compiled: CompiledModel, term: Term, x: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """Draw a response to every trial, each after the subject's own history."""
-    function, n = compiled.functions.simulator(term)
-
-    def draw(*inputs: Any) -> list[Any]:
-        return function(*inputs, *generator.spawn(n))[:1]
-
-    batched = compiled.functions.together.batched
-    [drawn] = compiled.subjects.evaluate(draw, batched, [term.by_trial], x, None)
-    return drawn
 
 
 def _option_probabilities(compiled: CompiledModel, term: Term, x: FloatArray) -> FloatArray | None:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from em_ppl.checks import check_counts
 from em_ppl.data import inner_dims, label_array, label_text
 from em_ppl.functions import Functions, functions_of
-from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
+from em_ppl.model import Column, ModelError, SubjectModel, check_subject_model
 from em_ppl.parameters import Parameter
 from em_ppl.progress import Progress
+from em_ppl.responses import distribution, draw
+from em_ppl.subjects import Subjects
 from em_ppl.tasks import Task
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class Play:
         self.columns, self.functions = _rehearse(model, task, shown, len(x), compile_kwargs)
         self.terms = {term.name: term for term in self.functions.trace.terms}
         self.script = task.order(self.terms)
-        self.log_probability = {name: np.zeros((len(x), task.n_trials)) for name in self.terms}
+        self.said: dict[str, list[list[Array]]] = {name: [] for name in self.terms}
 
     def run(self, generator: np.random.Generator, progress: Progress) -> None:
         """Fill all columns, trial by trial; raise ModelError if a response depends on what came after it."""
@@ -180,8 +182,12 @@ class Play:
         now = {"trial": trial, "subject": np.arange(len(self.x)), "rng": generator}
         for name in self.script:
             if name in self.terms:
-                drawn, said, _ = self._call(self.terms[name], trial + 1, generator)
-                self.columns[name][:, trial], self.log_probability[name][:, trial] = drawn[:, -1], said[:, -1]
+                where = np.zeros((len(self.x), self.task.n_trials), dtype=bool)
+                where[:, trial] = True
+                history = self._subjects(trial + 1)
+                drawn, said = draw(self.functions, self.terms[name], history, self.x, where, generator)
+                self.columns[name][:, trial] = drawn
+                self.said[name].append(said)
             else:
                 given = now | {key: values[:, trial] for key, values in self.columns.items()}
                 answer = self.task.answer(name, given, len(self.x))
@@ -193,29 +199,31 @@ class Play:
                 self.columns[name][:, trial] = answer
 
     def _check_that_nothing_looked_ahead(self) -> None:
-        """Compare what each response's log-probability was when it was drawn to what it is now that all is known."""
+        """Compare what each response's distribution was when it was drawn to what it is now that all is known."""
         for name, term in self.terms.items():
-            after = self._call(term, self.task.n_trials, np.random.default_rng(0))[2]
-            same = np.isclose(self.log_probability[name], after, rtol=1e-6, atol=1e-8)
-            if not same.all():
-                who, trial = np.argwhere(~same)[0]
-                before = self.log_probability[name][who, trial]
-                raise ModelError(
-                    f"{self.model.name}: the log-likelihood of {name!r} in trial {trial} (subject "
-                    f"{label_text(self.labels[who])}) was {before:.6g} when the response was given, and is "
-                    f"{after[who, trial]:.6g} now that the rest is known. A response may depend only on what came "
-                    "before it: is a value used that has already learnt from this trial?"
-                )
+            after = distribution(self.functions, term, self._subjects(self.task.n_trials), self.x)
+            for k, values in enumerate(after):
+                before = np.stack([said[k] for said in self.said[name]], axis=1)
+                same = np.isclose(before, values, rtol=1e-6, atol=1e-8, equal_nan=True)
+                if not same.all():
+                    who, trial, *_ = np.argwhere(~same)[0]
+                    raise ModelError(
+                        f"{self.model.name}: the distribution of {name!r} in trial {trial} (subject "
+                        f"{label_text(self.labels[who])}) was that of {_numbers(before[who, trial])} when the response "
+                        f"was given, and is that of {_numbers(values[who, trial])} now that all is known. A response may "
+                        "depend only on what came before it: is a value used that has already learnt from this trial?"
+                    )
 
-    def _call(self, term: Term, n_trials: int, generator: np.random.Generator) -> list[Array]:
-        function, n_generators = self.functions.simulator(term)
-        cut = [self.columns[name][:, :n_trials] for name in self.functions.trace.columns]
-        everywhere = np.ones((len(self.x), n_trials), dtype=bool)
-        inputs = [np.ascontiguousarray(values) for values in (self.x, *cut, *[everywhere] * len(self.terms))]
-        if self.functions.together.batched:
-            return function(*inputs, *generator.spawn(n_generators))
-        rows = [function(*(a[i] for a in inputs), *generator.spawn(n_generators)) for i in range(len(self.x))]
-        return [np.stack(outputs) for outputs in zip(*rows, strict=True)]
+    def _subjects(self, n_trials: int) -> Subjects:
+        """Return what subjects have met with by then."""
+        everywhere = np.ones((len(self.x), self.task.n_trials), dtype=bool)
+        return Subjects(
+            columns={name: self.columns[name] for name in self.model.columns},
+            present=dict.fromkeys(self.terms, everywhere),
+            n_trials=np.full(len(self.x), n_trials),
+            kinds=self.functions.columns,
+            equal_lengths=True,
+        )
 
 
 def _rehearse(
@@ -260,6 +268,10 @@ def _check_terms(model: SubjectModel, functions: Functions, responses: list[str]
             raise ModelError(
                 f"{model.name}: {term.name!r} is not one number a trial: it cannot be drawn trial by trial."
             )
+
+
+def _numbers(values: Array) -> str:
+    return np.array2string(values, precision=6, separator=", ", threshold=10)
 
 
 def _wide(dtype: str) -> str:

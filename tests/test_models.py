@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytensor
 import pytest
 import xarray as xr
-from helpers import QUICK
 from zoo import ALL_CASES, CASES
 
 import em_ppl as em
@@ -31,9 +29,7 @@ def simulated(case_name: str) -> tuple[np.ndarray, xr.Dataset]:
     case = next(c for c in ALL_CASES if c.name == case_name)
     x = case.draw(60, seed=20)
     people = em.draw_subjects(case.model, case.group, 60, random_seed=20)
-    with pytensor.config.change_flags(**QUICK):  # what draws; what is fitted is compiled as users do
-        settings = {"random_seed": 21, "compile_kwargs": QUICK, "progressbar": False}
-        return x, em.simulate(case.model, people, case.task, **settings)
+    return x, em.simulate(case.model, people, case.task, random_seed=21, progressbar=False)
 
 
 def some_of_unequal_length(data: xr.Dataset) -> xr.Dataset:

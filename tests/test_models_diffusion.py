@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import QUICK
 from scipy.integrate import cumulative_simpson
 from scipy.stats import kstest
 from zoo.diffusion import drift_diffusion as loop
@@ -32,7 +31,7 @@ def density(choice, rt, v, a, z, t0):
         coords={"subject": np.arange(len(rt)), "n_trials": ("subject", np.ones(len(rt), dtype=int))},
     )
     x = [p.to_gaussian(values) for p, values in zip(drift_diffusion.parameters.values(), natural, strict=True)]
-    return drift_diffusion.compile(data, compile_kwargs=QUICK).value_and_gradient(np.column_stack(x))
+    return drift_diffusion.compile(data).value_and_gradient(np.column_stack(x))
 
 
 def distribution(choice, person):

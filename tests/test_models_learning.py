@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
-from helpers import QUICK
 
 import em_ppl as em
 from em_ppl.models.go_nogo_pavlovian import go_nogo_pavlovian
@@ -16,13 +14,11 @@ from em_ppl.models.two_step import two_step
 from em_ppl.models.two_step_model_based import two_step_model_based
 from em_ppl.models.two_step_model_free import two_step_model_free
 
-pytestmark = pytest.mark.usefixtures("quick_mode")
-
 
 def simulate(model, n_subjects, task, **person):
     """Simulate subjects that are all the same."""
     people = pd.DataFrame([person] * n_subjects)
-    return em.simulate(model, people, task, random_seed=1, compile_kwargs=QUICK, progressbar=False)
+    return em.simulate(model, people, task, random_seed=1, progressbar=False)
 
 
 def test_beliefs_of_the_hierarchical_gaussian_filter_are_those_of_pyhgf():
@@ -36,7 +32,7 @@ def test_beliefs_of_the_hierarchical_gaussian_filter_are_those_of_pyhgf():
     expected += [0.60125282, 0.66543669, 0.71544051]
     first_k = em.from_subjects([{"u": u[:k], "y": np.ones(k, dtype=int)} for k in range(1, 21)])
     x = np.tile([-2.0, 0.0], (20, 1))  # zeta = 1: P(y = 1) is the belief
-    value = hgf_binary.compile(first_k, compile_kwargs=QUICK).log_likelihood(x)
+    value = hgf_binary.compile(first_k).log_likelihood(x)
     np.testing.assert_allclose(np.exp(np.diff(value, prepend=0.0)), expected, rtol=2e-8)
 
 
@@ -44,10 +40,10 @@ def test_planning_and_habit_alone_are_ends_of_the_hybrid():
     person = {"alpha1": 0.5, "alpha2": 0.4, "lambda_": 0.6, "beta1": 5.0, "beta2": 4.0, "w": 0.4, "stickiness": 0.2}
     data = simulate(two_step, 2, two_step_task(), **person)
     x = np.array([[0.1, -0.4, 0.4, 1.6, 1.4, 0.0, 0.2]] * 2)
-    compiled = two_step.compile(data, compile_kwargs=QUICK)
+    compiled = two_step.compile(data)
     for w, end in ((-50.0, two_step_model_free), (50.0, two_step_model_based)):
         x[:, 5] = w
-        alone = end.compile(data, compile_kwargs=QUICK)
+        alone = end.compile(data)
         kept = [k for k, name in enumerate(two_step.parameters) if name in end.parameters]
         np.testing.assert_allclose(compiled.log_likelihood(x), alone.log_likelihood(x[:, kept]), rtol=1e-12)
 
@@ -74,7 +70,7 @@ def test_two_goes_by_hand():
     """A reward of 4, half of it learnt: q = v = 2, so that z = 2 + 0.5 + 0.25 x 2 = 3 on the second trial."""
     data = em.from_subjects([{"cue": [0, 0], "go": [1, 1], "outcome": [1.0, 1.0]}])
     x = [[0.0, np.log(4), 0.0, 0.5, 0.25, np.log(0.1 / 0.9)]]
-    value = go_nogo_pavlovian.compile(data, compile_kwargs=QUICK).log_likelihood(x)
+    value = go_nogo_pavlovian.compile(data).log_likelihood(x)
     p = 0.05 + 0.9 / (1 + np.exp(-np.array([0.5, 3.0])))
     np.testing.assert_allclose(value, np.log(p).sum())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from helpers import QUICK
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
@@ -17,7 +16,7 @@ from em_ppl.models.signal_detection import signal_detection
 def one_subject(model, counts, **columns):
     """Compile for one subject: each row of the columns comes as often as counts says."""
     rows = {name: np.repeat(values, counts) for name, values in columns.items()}
-    return model.compile(em.from_subjects([rows]), compile_kwargs=QUICK)
+    return model.compile(em.from_subjects([rows]))
 
 
 def test_signal_detection_is_most_likely_at_the_textbook_formulas():

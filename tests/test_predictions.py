@@ -10,7 +10,7 @@ import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.models.rescorla_wagner import task as bandit
 
-FAST = {"compile_kwargs": {"mode": "FAST_COMPILE"}, "progressbar": False}
+QUIET = {"progressbar": False}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_missing_responses_and_options_out_of_reach_do_not_count():
     people = [{"offered": offered, "choice": np.where(offered > 0, k % 3, k % 2).astype(float)} for k in range(6)]
     people[0]["choice"][[0, 3]] = np.nan
     people[1] = {name: values[:5] for name, values in people[1].items()}
-    fit = em.fit(menu, em.from_subjects(people), **FAST)
+    fit = em.fit(menu, em.from_subjects(people), **QUIET)
     said, table = fit.response_probabilities(), fit.quality()
     assert table["responses"].tolist() == [10, 5, 12, 12, 12, 12]
     assert np.isnan(said["choice_given"].values[0, [0, 3]]).all()
@@ -86,7 +86,7 @@ def test_a_density_has_no_options():
     def normal(level, y):
         pm.Normal("y", level, 1.0, observed=y)
 
-    fit = em.fit(normal, em.from_subjects([{"y": [a / 2, a / 2 + 1]} for a in range(50)]), **FAST)
+    fit = em.fit(normal, em.from_subjects([{"y": [a / 2, a / 2 + 1]} for a in range(50)]), **QUIET)
     table = fit.quality()
     assert list(fit.response_probabilities()) == ["y_given"]
     assert table[["accuracy", "pseudo_r2"]].isna().all(axis=None)
@@ -140,10 +140,10 @@ def test_a_shared_parameter_goes_with_everybody():
         pm.Normal("y", level, sigma, observed=y)
 
     y = np.random.default_rng(1).normal(np.arange(40)[:, None], 3.0, size=(40, 20))
-    fit = em.fit(normal, em.from_subjects([{"y": row} for row in y]), **FAST)
+    fit = em.fit(normal, em.from_subjects([{"y": row} for row in y]), **QUIET)
     drawn = fit.predict(draws=200, progressbar=False)["y"].values
     assert abs(drawn.std(2, ddof=1).mean() - y.std(1, ddof=1).mean()) < 0.1
-    people = em.simulate(normal, fit, em.Task(3), random_seed=1, **FAST)
+    people = em.simulate(normal, fit, em.Task(3), random_seed=1, **QUIET)
     np.testing.assert_allclose(people["sigma"], fit.summary()["median"]["sigma"])
 
 
@@ -171,7 +171,7 @@ def test_deterministics_of_any_shape():
     x = np.linspace(-1, 1, 6)
     people = [{"x": x[:n], "y": k + np.sin(3.0 * np.arange(n))} for k, n in enumerate([6, 4, 5, 6])]
     people[0]["y"][2] = np.nan
-    fit = em.fit(line, em.from_subjects(people), **FAST)
+    fit = em.fit(line, em.from_subjects(people), **QUIET)
     said = fit.deterministics()
     assert {name: v.dims for name, v in said.items()} == {
         "doubled": ("subject",),
@@ -201,9 +201,9 @@ def test_deterministics_that_are_none_or_too_long_are_refused():
 
     data = em.from_subjects([{"y": [a / 2, a / 2 + 1]} for a in range(100)])
     with pytest.raises(ValueError, match=r'silent names nothing .* pm.Deterministic\("prediction_error"'):
-        em.fit(silent, data, **FAST).deterministics()
+        em.fit(silent, data, **QUIET).deterministics()
     with pytest.raises(em.ModelError, match=r"'after' would have \+1 rows more than there are trials"):
-        em.fit(late, data, **FAST)
+        em.fit(late, data, **QUIET)
 
 
 def test_what_cannot_predict_is_refused(fit, tmp_path):
@@ -226,7 +226,7 @@ def test_a_free_run_that_looks_ahead_is_refused():
     people = [{"choice": rng.integers(0, 2, 20), "reward": rng.integers(0, 2, 20) / 1.0} for _ in range(30)]
     for person in people:
         person["choice"] = np.where(rng.random(20) < 0.7, person["reward"].astype(int), person["choice"])
-    fit = em.fit(too_late, em.from_subjects(people), **FAST)
+    fit = em.fit(too_late, em.from_subjects(people), **QUIET)
     with pytest.raises(em.ModelError, match="already learnt from this trial"):
         fit.predict(draws=5, task=em.Task(6, reward=lambda choice: 1.0 * choice), progressbar=False)
 
@@ -237,7 +237,7 @@ def test_a_density_too_small_for_a_number_has_a_logarithm():
         pm.Normal("y", level, 0.01, observed=y)
 
     y = np.array([[0.0, 1.0], [0.5, 1.5], [1.0, 2.5]])
-    fit = em.fit(precise, em.from_subjects([{"y": row} for row in y]), **FAST)
+    fit = em.fit(precise, em.from_subjects([{"y": row} for row in y]), **QUIET)
     z = (y - fit.subjects["natural"].values) / 0.01
     expected = (-0.5 * z**2 - np.log(0.01 * np.sqrt(2 * np.pi))).sum(1)
     assert (expected < -745).all()

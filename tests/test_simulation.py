@@ -15,7 +15,7 @@ import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.models.rescorla_wagner import task as bandit
 
-FAST = {"compile_kwargs": {"mode": "FAST_COMPILE"}, "progressbar": False}
+QUIET = {"progressbar": False}
 
 
 @em.subject_model(p=em.Unit())
@@ -64,7 +64,7 @@ def test_a_density_is_drawn_from(crowd):
         pm.Normal("y", mu=level + 0.5 * before, sigma=2.0, observed=y)
 
     people = pd.DataFrame({"level": np.full(20_000, 1.0)})
-    y = em.simulate(walk, people, em.Task(2), random_seed=1, **FAST).y.values
+    y = em.simulate(walk, people, em.Task(2), random_seed=1, **QUIET).y.values
     error = 2.0 / np.sqrt(len(people))
     assert abs(y[:, 0].mean() - 1.0) < 4 * error
     assert abs(y[:, 1].mean() - 1.5) < 4 * error * np.sqrt(1.25)
@@ -76,7 +76,7 @@ def test_a_density_is_drawn_from(crowd):
 def test_an_answer_may_lie_between_two_responses():
     people = pd.DataFrame({"drive": np.linspace(-3, 3, 40)})
     task = em.Task(30, state=lambda choice1, trial: (choice1 + trial) % 2)
-    data = em.simulate(two_stages, people, task, random_seed=1, **FAST)
+    data = em.simulate(two_stages, people, task, random_seed=1, **QUIET)
     np.testing.assert_array_equal(data.state, (data.choice1 + data.trial) % 2)
     np.testing.assert_array_equal(data.choice2, data.state)
     assert np.corrcoef(data.choice1.mean("trial"), people["drive"])[0, 1] > 0.9
@@ -84,16 +84,16 @@ def test_an_answer_may_lie_between_two_responses():
 
 def test_data_are_labelled_and_ready_to_be_fitted():
     people = pd.DataFrame({"p": [0.1, 0.9], "age": [3, 4]}, index=["ann", "bo"])
-    data = em.simulate(coin, people, em.Task(12), random_seed=1, **FAST)
+    data = em.simulate(coin, people, em.Task(12), random_seed=1, **QUIET)
     assert data.subject.values.tolist() == ["ann", "bo"]
     assert data.n_trials.values.tolist() == [12, 12]
     np.testing.assert_array_equal(data["p"], [0.1, 0.9])
-    assert coin.compile(data, compile_kwargs=FAST["compile_kwargs"]).shape == (2, 1)
+    assert coin.compile(data).shape == (2, 1)
 
 
 def test_equal_seeds_give_equal_data():
     people = em.draw_subjects(coin, {"p": (0.0, 1.0)}, 5, random_seed=1)
-    first, again, other = (em.simulate(coin, people, em.Task(20), random_seed=s, **FAST) for s in (1, 1, 2))
+    first, again, other = (em.simulate(coin, people, em.Task(20), random_seed=s, **QUIET) for s in (1, 1, 2))
     xr.testing.assert_identical(first, again)
     assert not first.equals(other)
 
@@ -109,7 +109,7 @@ def test_a_likelihood_that_looks_ahead_is_refused(reads):
 
     people = pd.DataFrame({"beta": np.ones(20)})
     with pytest.raises(em.ModelError, match=r"'choice' in trial \d \(subject \d+\).*already learnt from this trial"):
-        em.simulate(too_late, people, em.Task(5, reward=lambda choice: 1.0 + choice), random_seed=1, **FAST)
+        em.simulate(too_late, people, em.Task(5, reward=lambda choice: 1.0 + choice), random_seed=1, **QUIET)
 
 
 def test_a_likelihood_of_one_subject_at_a_time_will_do():
@@ -126,7 +126,7 @@ def test_a_likelihood_of_one_subject_at_a_time_will_do():
         pm.Bernoulli("y", p=steps[-1] / 10.0 + pt.zeros(y.shape), observed=y)
 
     with pytest.warns(em.BatchingWarning):
-        data = em.simulate(count_to_ten, pd.DataFrame({"p": [0.02, 0.98]}), em.Task(40), random_seed=1, **FAST)
+        data = em.simulate(count_to_ten, pd.DataFrame({"p": [0.02, 0.98]}), em.Task(40), random_seed=1, **QUIET)
     assert data.y.values[0].mean() < 0.2
     assert data.y.values[1].mean() > 0.8
 
@@ -138,7 +138,7 @@ def test_a_replay_keeps_lengths_and_offers():
 
     given = em.from_subjects({"ann": {"offer": [9.0, -9.0, 9.0]}, "bo": {"offer": [-9.0]}})
     people = pd.DataFrame({"k": [5.0, 5.0]}, index=["bo", "ann"])
-    data = em.simulate(accept, people, em.Task.replay(given, ["offer"]), random_seed=1, **FAST)
+    data = em.simulate(accept, people, em.Task.replay(given, ["offer"]), random_seed=1, **QUIET)
     assert data.n_trials.values.tolist() == [1, 3]
     assert data.choice.sel(subject="ann").values.tolist() == [1, 0, 1]
     assert data.choice.sel(subject="bo").values[0] == 0
@@ -186,7 +186,7 @@ def test_bad_groups_are_refused(group, n, message):
 )
 def test_bad_simulations_are_refused(people, task, message):
     with pytest.raises(ValueError, match=message):
-        em.simulate(rescorla_wagner, pd.DataFrame(people), task, random_seed=1, **FAST)
+        em.simulate(rescorla_wagner, pd.DataFrame(people), task, random_seed=1, **QUIET)
 
 
 def test_a_potential_cannot_be_drawn():
@@ -195,7 +195,7 @@ def test_a_potential_cannot_be_drawn():
         pm.Potential("loss", -((y - level) ** 2))
 
     with pytest.raises(em.ModelError, match="a potential says how likely"):
-        em.simulate(potential, pd.DataFrame({"level": [0.0]}), em.Task(3), **FAST)
+        em.simulate(potential, pd.DataFrame({"level": [0.0]}), em.Task(3), **QUIET)
 
 
 def test_wrong_kinds_are_named():
@@ -211,10 +211,10 @@ def test_fractions_are_not_cut_off():
     task = em.Task(5, reward=lambda choice, trial: 0 if trial == 0 else 0.5)
     people = pd.DataFrame({"alpha": [0.5], "beta": [1.0]})
     with pytest.raises(ValueError, match=r"'reward' .* whole numbers on trial 0 and not so on trial 1"):
-        em.simulate(rescorla_wagner, people, task, random_seed=1, **FAST)
+        em.simulate(rescorla_wagner, people, task, random_seed=1, **QUIET)
 
 
 def test_an_answer_that_is_missing_is_named():
     task = em.Task(5, reward=lambda choice: np.where(choice < 2, np.nan, 1.0))
     with pytest.raises(ValueError, match="'reward' of the task is missing or infinite in subject 0"):
-        em.simulate(rescorla_wagner, pd.DataFrame({"alpha": [0.5], "beta": [1.0]}), task, random_seed=1, **FAST)
+        em.simulate(rescorla_wagner, pd.DataFrame({"alpha": [0.5], "beta": [1.0]}), task, random_seed=1, **QUIET)

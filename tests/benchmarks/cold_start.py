@@ -28,8 +28,7 @@ import em_ppl as em
 from zoo import ALL_CASES
 case = next(c for c in ALL_CASES if c.name == {model!r})
 people = em.draw_subjects(case.model, case.group, 20, random_seed=1)
-quick = {{"mode": "FAST_COMPILE"}}
-data = em.simulate(case.model, people, case.task, random_seed=2, compile_kwargs=quick, progressbar=False)
+data = em.simulate(case.model, people, case.task, random_seed=2, progressbar=False)
 data.to_netcdf({file!r}, engine="h5netcdf")
 """
 FIT = """

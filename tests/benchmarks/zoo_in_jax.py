@@ -27,8 +27,7 @@ from zoo import ALL_CASES
 def compare(case: Any) -> dict[str, Any]:
     """Evaluate one model in both ways."""
     people = em.draw_subjects(case.model, case.group, 5, random_seed=1)
-    quick = {"mode": "FAST_COMPILE"}
-    data = em.simulate(case.model, people, case.task, random_seed=2, compile_kwargs=quick, progressbar=False)
+    data = em.simulate(case.model, people, case.task, random_seed=2, progressbar=False)
     x, found = case.draw(5, seed=3), []
     for kwargs in (None, {"mode": "JAX"}):
         started = time.process_time()
