@@ -11,8 +11,6 @@ from helpers import simulated_learners
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner, task
 
-pytest.importorskip("jax")
-
 JAX = {"mode": "JAX"}
 AGREES = {"rtol": 1e-12, "atol": 1e-12}
 
