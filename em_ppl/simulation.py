@@ -211,7 +211,8 @@ class Play:
                         f"{self.model.name}: the distribution of {name!r} in trial {trial} (subject "
                         f"{label_text(self.labels[who])}) was that of {_numbers(before[who, trial])} when the response "
                         f"was given, and is that of {_numbers(values[who, trial])} now that all is known. A response "
-                        "may depend only on what came before it: is a value used that has already learnt from this trial?"
+                        "may depend only on what came before it: is a value used that has already learnt from this "
+                        "trial?"
                     )
 
     def _subjects(self, n_trials: int) -> Subjects:
