@@ -117,6 +117,7 @@ CASES = [
         reversal_task(200),
         {"alpha_chosen": (0.0, 1.0), "alpha_unchosen": (-1.0, 1.0), "beta": (0.7, 0.5)},
         {"alpha_chosen": 0.6, "alpha_unchosen": 0.65, "beta": 0.85},
+        expected_warning="the posterior of",
     ),
     Case(
         kalman_bandit,
