@@ -237,7 +237,10 @@ class Functions:
             shared = [v for v in ancestors(outputs) if isinstance(v.type, RandomType) and v.owner is None]
             generators = [v.type() for v in shared]
             outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)))
-            self._made["draws", term.name] = self._compile(outputs, generators), len(generators)
+            with warnings.catch_warnings():
+                # numba says that it leaves what a CustomDist draws to Python, as it must
+                warnings.filterwarnings("ignore", "Numba will use object mode", UserWarning)
+                self._made["draws", term.name] = self._compile(outputs, generators), len(generators)
         function, n = self._made["draws", term.name]
 
         def drawn(*inputs: Any) -> list[Array]:

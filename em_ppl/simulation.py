@@ -106,9 +106,9 @@ def simulate(
         What they see, and what follows their responses. Columns that it makes besides those that the model reads are
         kept.
     random_seed : int, optional
-        Equal seeds give equal data, with one version of PyMC and PyTensor: these draw the responses.
+        Equal seeds give equal data, with one version of NumPy, whose generators draw the responses.
     compile_kwargs : mapping, optional
-        Passed on to `pytensor.function`.
+        See `SubjectModel.compile`.
     progressbar : bool
         Whether to show progress.
 

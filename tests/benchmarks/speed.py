@@ -180,6 +180,9 @@ def draw(studies: list[list[dict[str, Any]]], file: Path) -> None:
             label = f"{what.removesuffix(', s')}: power {slopes[what]:.2f}"
             axis.loglog(study[slopes["varies"]], study[what], marker=marker, label=label)
         fixed = ", ".join(f"{size} = {study[size][0]}" for size in names if size != slopes["varies"])
+        sizes = study[slopes["varies"]]
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xticks([], minor=True)
         axis.set(xlabel=f"{names[slopes['varies']]} ({fixed})")
         axis.legend(frameon=False)
     axes[0].set_ylabel("CPU time, s")
