@@ -5,7 +5,8 @@
 
 limit: Rescorla-Wagner as the zoo has it, 200 trials a subject. CPU time of `em_ppl.fit` with its standard errors, over
 that of EM with the same estimator and tolerance written by hand in numba (limit.py). "alike": the ratio without what
-the EM by hand does not do, standard errors and the search for second modes.
+the EM by hand does not do, standard errors and the search for second modes. "evaluations": of log-likelihood and
+gradient, a subject.
 
 cores: the same fits, time on one core over time on all.
 
@@ -37,6 +38,7 @@ import xarray as xr
 from scipy.special import expit
 
 import em_ppl as em
+from em_ppl.compiled import CompiledModel
 from em_ppl.cores import at_most, cores_in_use
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
@@ -71,8 +73,10 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
         apart = np.abs((ours.group.mean.values - mean) / ours.group.mean_se.values).max()
         by_hand = fastest(partial(limit.fit, choice, reward, estimator == "corrected", TOL, 1000))
         own = fastest(partial(em.fit, rescorla_wagner, data, **settings))
+        count = evaluations(data, settings)
         with alike():
             bare = fastest(partial(em.fit, rescorla_wagner, data, **settings))
+            bare_count = evaluations(data, settings)
         rows.append(
             {
                 "subjects": n_subjects,
@@ -81,6 +85,8 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
                 "by hand, s": by_hand,
                 "ratio": own / by_hand,
                 "alike": bare / by_hand,
+                "evaluations": count,
+                "alike, evaluations": bare_count,
                 "iterations": ours.iterations,
                 "by hand, iterations": iterations,
                 "apart, SE": apart,
@@ -101,6 +107,19 @@ def alike() -> Iterator[None]:
 
     with mock.patch("em_ppl.em.uncertainty", no_errors), mock.patch("em_ppl.em.search_widely", no_search):
         yield
+
+
+def evaluations(data: xr.Dataset, settings: dict[str, Any]) -> float:
+    """How often a fit evaluates a subject's log-likelihood and gradient."""
+    plain, counted = CompiledModel.value_and_gradient, []
+
+    def counting(compiled: CompiledModel, x: Any, index: Any = None) -> Any:
+        counted.append(len(x))
+        return plain(compiled, x, index)
+
+    with mock.patch.object(CompiledModel, "value_and_gradient", counting):
+        em.fit(rescorla_wagner, data, **settings)
+    return sum(counted) / data.sizes["subject"]
 
 
 def spread_out(n_subjects: int) -> dict[str, Any]:
