@@ -24,7 +24,7 @@ from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
 from em_ppl.e_step import weigh
-from em_ppl.estimators import ImportanceSampling
+from em_ppl.estimators import ImportanceSampling, Rule
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score
 from em_ppl.modes import LaplaceApproximation, approximate
@@ -156,6 +156,10 @@ def compute_evidence(fit: Fit) -> Evidence:
 
 def settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceApproximation:
     """Approximate every posterior around a mode that is known; twice, since the shift wants the curvature there."""
+    return compiled.map(_settle, group, mode)
+
+
+def _settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceApproximation:
     n, p = mode.shape
     first = approximate(compiled, group, mode, np.zeros((n, p, p)))
     return approximate(compiled, group, first.mode, first.curvature)
@@ -173,23 +177,28 @@ class Integrated(NamedTuple):
 def integrate_evidence(
     compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, random_seed: int
 ) -> Integrated:
-    """Integrate by importance sampling, each replicate with points of its own."""
-    generator, sums, weights, slopes = np.random.default_rng(random_seed), [], [], []
-    for _ in range(REPLICATES):
-        away, log_weights, shared = weigh(compiled, group, laplace, INTEGRATION.rule(group, generator))
+    """Integrate by importance sampling, each replicate with points of its own; some thousand subjects at a time."""
+    generator = np.random.default_rng(random_seed)
+    rules = [INTEGRATION.rule(group, generator) for _ in range(REPLICATES)]
+    return Integrated(*compiled.map(_integrate_evidence, group, laplace, *rules))
+
+
+def _integrate_evidence(
+    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, *rules: Rule
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    sums, weights, slopes = [], [], []
+    for rule in rules:
+        away, log_weights, shared = weigh(compiled, group, laplace, rule)
         total = np.logaddexp.reduce(log_weights, axis=1)
         slope = np.concatenate([complete_scores(group, laplace.mode[:, None] + away), shared], axis=2)
         slopes.append(np.einsum("nk,nkc->nc", np.exp(log_weights - total[:, None]), slope))
         sums.append(total)
         weights.append(log_weights)
-    value = np.logaddexp.reduce(sums, axis=0) - np.log(REPLICATES)
+    value = np.logaddexp.reduce(sums, axis=0) - np.log(len(rules))
     relative = np.exp(sums - value)  # (replicate, subject)
-    return Integrated(
-        value=value,
-        error=relative.std(axis=0, ddof=1) / np.sqrt(REPLICATES),
-        pareto_k=pareto_smooth(np.concatenate(weights, axis=1))[1],
-        score=np.einsum("rn,rnc->nc", relative, np.array(slopes)) / REPLICATES,
-    )
+    error = relative.std(axis=0, ddof=1) / np.sqrt(len(rules))
+    pareto_k = pareto_smooth(np.concatenate(weights, axis=1))[1]
+    return value, error, pareto_k, np.einsum("rn,rnc->nc", relative, np.array(slopes)) / len(rules)
 
 
 def _count_trials(compiled: CompiledModel) -> FloatArray:

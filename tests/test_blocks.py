@@ -46,8 +46,11 @@ def assert_same_bits(fit, other):
 
 
 def test_portions_change_nothing(study, reference, monkeypatch):
+    before = reference.evidence.subjects
     monkeypatch.setattr(em_ppl.compiled, "PORTION", 7)
-    assert_same_bits(em.fit(*study, progressbar=False), reference)
+    fit = em.fit(*study, progressbar=False)
+    assert_same_bits(fit, reference)
+    xr.testing.assert_identical(fit.evidence.subjects, before)
 
 
 def test_threads_are_sent_no_data(study, reference, monkeypatch):
