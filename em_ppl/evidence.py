@@ -12,7 +12,7 @@ Statistics, 8, 456-475. https://doi.org/10.1214/14-EJS890
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -160,6 +160,7 @@ def settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceAp
 
 
 def _settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceApproximation:
+    """`settle` of a portion of the subjects."""
     n, p = mode.shape
     first = approximate(compiled, group, mode, np.zeros((n, p, p)))
     return approximate(compiled, group, first.mode, first.curvature)
@@ -185,20 +186,24 @@ def integrate_evidence(
 
 def _integrate_evidence(
     compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, *rules: Rule
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+) -> Integrated:
+    """`integrate_evidence` of a portion of the subjects."""
     sums, weights, slopes = [], [], []
-    for rule in rules:
+    for rule in map(replace, rules):  # copies: a rule keeps what it has drawn, which is large
         away, log_weights, shared = weigh(compiled, group, laplace, rule)
         total = np.logaddexp.reduce(log_weights, axis=1)
         slope = np.concatenate([complete_scores(group, laplace.mode[:, None] + away), shared], axis=2)
         slopes.append(np.einsum("nk,nkc->nc", np.exp(log_weights - total[:, None]), slope))
         sums.append(total)
         weights.append(log_weights)
-    value = np.logaddexp.reduce(sums, axis=0) - np.log(len(rules))
+    value = np.logaddexp.reduce(sums, axis=0) - np.log(REPLICATES)
     relative = np.exp(sums - value)  # (replicate, subject)
-    error = relative.std(axis=0, ddof=1) / np.sqrt(len(rules))
-    pareto_k = pareto_smooth(np.concatenate(weights, axis=1))[1]
-    return value, error, pareto_k, np.einsum("rn,rnc->nc", relative, np.array(slopes)) / len(rules)
+    return Integrated(
+        value=value,
+        error=relative.std(axis=0, ddof=1) / np.sqrt(REPLICATES),
+        pareto_k=pareto_smooth(np.concatenate(weights, axis=1))[1],
+        score=np.einsum("rn,rnc->nc", relative, np.array(slopes)) / REPLICATES,
+    )
 
 
 def _count_trials(compiled: CompiledModel) -> FloatArray:

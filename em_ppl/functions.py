@@ -102,7 +102,7 @@ class Functions:
                 return [True]
             case ("distribution", name):
                 term = self._term(name)
-                return [term.by_trial] * len(_parameters(term))
+                return [term.by_trial] * len(term.random.owner.op.ndims_params)  # type: ignore[union-attr]
         return [False]
 
     # --- one subject ------------------------------------------------------------------------------------------------
@@ -228,7 +228,9 @@ class Functions:
         own = {one: together for one, together in columns if together is not one}
         return batch_draws(outputs, own | {v: x[:, k] for k, v in enumerate(self.trace.x)}, x.shape[0])
 
-    def draws(self, term: Term, subjects: Subjects, x: FloatArray, generator: np.random.Generator) -> list[Array]:
+    def draw_by_graph(
+        self, term: Term, subjects: Subjects, x: FloatArray, generator: np.random.Generator
+    ) -> list[Array]:
         """Draw responses by the graph, for distributions of several steps; with their log-probability."""
         if ("draws", term.name) not in self._made:
             value = term.random.clone()  # type: ignore[union-attr]

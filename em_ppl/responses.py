@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pytensor.tensor.random.op import RandomVariable
 
 from em_ppl.functions import Functions
-from em_ppl.model import Term
+from em_ppl.model import ModelError, Term
 from em_ppl.subjects import FloatArray, Subjects
 
 __all__ = ["distribution", "draw"]
@@ -61,11 +61,24 @@ def draw(
         In the order of `where`.
     said : list of ndarray
         Their `distribution`, with the drawn for the given.
+
+    Raises
+    ------
+    ModelError
+        If a parameter of a distribution is NaN.
     """
     if not _is_one_draw(term):
-        drawn, log_probability = functions.draws(term, subjects, x, generator)
+        drawn, log_probability = functions.draw_by_graph(term, subjects, x, generator)
         return drawn[where], [log_probability[where]]
     parameters = [values[where] for values in distribution(functions, term, subjects, x)]
+    for values in parameters:
+        if np.isnan(values).any():
+            who, *trial = np.argwhere(where)[np.argwhere(np.isnan(values))[0][0]]
+            at = f", trial {trial[0]}" if trial else ""
+            raise ModelError(
+                f"{functions.name}: a parameter of the distribution of {term.name!r} is no number, so that nothing can "
+                f"be drawn: subject number {who} (the first is 0){at}. Check the likelihood at these parameters."
+            )
     op = term.random.owner.op  # type: ignore[union-attr]
     size = parameters[0].shape[: parameters[0].ndim - op.ndims_params[0]]
     return np.asarray(op.rng_fn(generator, *parameters, size)), parameters

@@ -632,9 +632,11 @@ def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, schem
         ("subject", "parameter"),
         ("subject", "parameter", "parameter_2"),
     )
-    laplace, mean, n = found.laplace, found.mean, compiled.shape[0]
+    laplace, n = found.laplace, compiled.shape[0]
     integrated = np.full(n, scheme.estimator == "exact")
     integrated[scheme.hard] = True
+    # to second order, moments are known: summed over points they would only be rounded
+    mean = np.where(integrated[:, None], found.mean, laplace.mode - laplace.shift)
     z = group.standardise(laplace.mode)
     pull = np.einsum("nj,nji->ni", group.pull(z), group.inverse_cholesky[group.model.level])
     variables = {

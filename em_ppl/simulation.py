@@ -7,6 +7,7 @@ to a subject so far, says how the next response is distributed. One is drawn, th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,6 +167,13 @@ class Play:
         self.terms = {term.name: term for term in self.functions.trace.terms}
         self.script = task.order(self.terms)
         self.said: dict[str, list[list[Array]]] = {name: [] for name in self.terms}
+        self.subjects = Subjects(
+            columns={name: self.columns[name] for name in model.columns},  # which are filled as time goes on
+            present=dict.fromkeys(self.terms, np.ones((len(x), task.n_trials), dtype=bool)),
+            n_trials=np.full(len(x), task.n_trials),
+            kinds=self.functions.columns,
+            equal_lengths=True,
+        )
 
     def run(self, generator: np.random.Generator, progress: Progress) -> None:
         """Fill all columns, trial by trial; raise ModelError if a response depends on what came after it."""
@@ -184,8 +192,7 @@ class Play:
             if name in self.terms:
                 where = np.zeros((len(self.x), self.task.n_trials), dtype=bool)
                 where[:, trial] = True
-                history = self._subjects(trial + 1)
-                drawn, said = draw(self.functions, self.terms[name], history, self.x, where, generator)
+                drawn, said = draw(self.functions, self.terms[name], self._until(trial + 1), self.x, where, generator)
                 self.columns[name][:, trial] = drawn
                 self.said[name].append(said)
             else:
@@ -201,10 +208,10 @@ class Play:
     def _check_that_nothing_looked_ahead(self) -> None:
         """Compare what each response's distribution was when it was drawn to what it is now that all is known."""
         for name, term in self.terms.items():
-            after = distribution(self.functions, term, self._subjects(self.task.n_trials), self.x)
+            after = distribution(self.functions, term, self._until(self.task.n_trials), self.x)
             for k, values in enumerate(after):
                 before = np.stack([said[k] for said in self.said[name]], axis=1)
-                same = np.isclose(before, values, rtol=1e-6, atol=1e-8, equal_nan=True)
+                same = np.isclose(before, values, rtol=1e-6, atol=1e-8)
                 if not same.all():
                     who, trial, *_ = np.argwhere(~same)[0]
                     raise ModelError(
@@ -215,16 +222,9 @@ class Play:
                         "trial?"
                     )
 
-    def _subjects(self, n_trials: int) -> Subjects:
-        """Return what subjects have met with by then."""
-        everywhere = np.ones((len(self.x), self.task.n_trials), dtype=bool)
-        return Subjects(
-            columns={name: self.columns[name] for name in self.model.columns},
-            present=dict.fromkeys(self.terms, everywhere),
-            n_trials=np.full(len(self.x), n_trials),
-            kinds=self.functions.columns,
-            equal_lengths=True,
-        )
+    def _until(self, trial: int) -> Subjects:
+        """Return the trials before this one."""
+        return replace(self.subjects, n_trials=np.full(len(self.x), trial))
 
 
 def _rehearse(

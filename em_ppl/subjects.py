@@ -88,10 +88,8 @@ class Subjects:
             return self.n_trials
         longest = self.n_trials.max()
         steps = np.floor(np.log(longest / self.n_trials) / np.log(1 / self.length_step) + 1e-9)
-        padded: NDArray[np.int64] = np.maximum(np.ceil(longest * self.length_step**steps), self.n_trials).astype(
-            np.int64
-        )
-        return padded
+        padded = np.ceil(longest * self.length_step**steps).astype(np.int64)
+        return np.maximum(padded, self.n_trials)
 
     def chunks(self, index: Index | None) -> Iterator[tuple[Index, list[Array]]]:
         """Split subjects into portions of like length: places in `index`, and the arrays."""

@@ -112,6 +112,27 @@ def test_a_likelihood_that_looks_ahead_is_refused(reads):
         em.simulate(too_late, people, em.Task(5, reward=lambda choice: 1.0 + choice), random_seed=1, **QUIET)
 
 
+@pytest.mark.parametrize(
+    "respond",
+    [
+        lambda p, y: pm.Normal("y", p, 1.0, observed=y),
+        lambda p, y: pm.Bernoulli("y", p, observed=y),
+        lambda p, y: pm.Categorical("y", pt.stack([p, 1 - p], axis=1), observed=y),
+    ],
+    ids=["Normal", "Bernoulli", "Categorical"],
+)
+def test_nothing_is_drawn_from_what_is_no_number(respond):
+    """NumPy would draw NaN from a Normal, and the first option from a Categorical, without a word."""
+
+    @em.subject_model(a=em.Real())
+    def undefined(a, y):
+        respond(pt.where(pt.gt(a, 0) & pt.eq(pt.arange(y.shape[0]), 2), np.nan, 0.5), y)
+
+    people = pd.DataFrame({"a": [-1.0, 1.0]})
+    with pytest.raises(em.ModelError, match=r"distribution of 'y' is no number.*subject number 1 .*, trial 2"):
+        em.simulate(undefined, people, em.Task(4), random_seed=1, **QUIET)
+
+
 def test_a_likelihood_of_one_subject_at_a_time_will_do():
     @em.subject_model(p=em.Unit())
     def count_to_ten(p, y):
