@@ -25,16 +25,16 @@ class Anderson:
     array([0.739085])
     """
 
-    def __init__(self) -> None:
-        self.points: list[tuple[FloatArray, FloatArray]] = []
+    def __init__(self, points: tuple[tuple[FloatArray, FloatArray], ...] = ()) -> None:
+        self.points = points  # and their images, as far as they are remembered
 
     def __call__(self, point: FloatArray, image: FloatArray) -> FloatArray:
         """Return the next point to try."""
         if self.points:
             last_point, last_image = self.points[-1]
             if np.abs(image - point).max() > GROWTH * np.abs(last_image - last_point).max():
-                self.points.clear()
-        self.points = [*self.points[-MEMORY:], (point, image)]
+                self.points = ()
+        self.points = (*self.points[-MEMORY:], (point, image))
         if len(self.points) == 1:
             return image
         points, images = (np.array(values) for values in zip(*self.points, strict=True))

@@ -13,6 +13,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from em_ppl.files import replacing
+
 IS_TREE = int(version("arviz").split(".")[0]) >= 1
 """Whether InferenceData is `xarray.DataTree` (ArviZ 1) or `arviz.InferenceData` (ArviZ 0.23)."""
 
@@ -58,15 +60,10 @@ def add_group(idata: Any, name: str, dataset: xr.Dataset) -> Any:
 
 
 def write_netcdf(idata: Any, path: str | os.PathLike[str]) -> Path:
-    """Write all or nothing: an interrupted save leaves an earlier file as it was."""
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    """Write all or nothing."""
+    with replacing(path) as part:
         idata.to_netcdf(str(part), engine="h5netcdf")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+    return Path(path)
 
 
 def read_netcdf(path: str | os.PathLike[str]) -> Any:

@@ -8,11 +8,12 @@ integrates, and ends at that of the marginal likelihood itself.
 from __future__ import annotations
 
 import numbers
+import os
 import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ import xarray as xr
 
 from em_ppl.acceleration import Anderson
 from em_ppl.blocks import Blocks, Likelihoods, is_stored
+from em_ppl.checkpoint import Checkpoint, MakeModel, State, Step
 from em_ppl.checks import check_choices, check_counts
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.cores import at_most
@@ -29,7 +31,7 @@ from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
-from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, HyperPrior, Index, Structure
+from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
 from em_ppl.m_step import log_prior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, find_modes, predict_modes
@@ -41,7 +43,6 @@ from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
 
-WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
 WORSE = 1.0  # log posterior that a bold step may lose
 CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
@@ -50,18 +51,6 @@ PATIENCE = 30  # steps without coming near, after which EM looks for subjects th
 
 class ConvergenceWarning(UserWarning):
     """A fit whose numbers need a second look; the message says why and what to do."""
-
-
-@dataclass
-class Iterations:
-    """Where EM stands, and how it came there."""
-
-    group: Group
-    subjects: Posteriors
-    scheme: Scheme
-    log_evidence: list[float]
-    change: list[float]
-    status: str
 
 
 def fit(
@@ -80,6 +69,7 @@ def fit(
     progressbar: bool = True,
     cores: int | None = None,
     executor: Executor | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     compile_kwargs: Mapping[str, Any] | None = None,
 ) -> Fit:
     r"""Fit a group of subjects by EM-MAP.
@@ -132,6 +122,10 @@ def fit(
         Whose workers do what is done for each subject, in blocks: processes, a Dask cluster, MPI. The blocks are the
         chunks of `data` over subjects, such as ``data.chunk(subject=1000)`` makes (with dask); without, about 10,000
         trials each. A block travels to a worker that does not have it; the numbers are the same bits.
+    checkpoint : path, optional
+        A file that keeps the state of the fit (at most a tenth of the time goes into that). If the fit is stopped,
+        whatever by, the same call goes on from there, and ends in the same bits; it does so, too, with another `tol` or
+        a larger `max_iter`. A fit that was finished comes back at once. The file is of use until the fit is saved.
     compile_kwargs : mapping, optional
         Passed on to `pytensor.function`, which then compiles the likelihood of all subjects together; left out, this
         package makes machine code of one subject's, which is faster and runs on several cores.
@@ -147,8 +141,8 @@ def fit(
         If the model cannot work as it is written, or a subject's log-likelihood is -inf or NaN wherever the
         search begins.
     ValueError
-        If the data do not fit the model, a covariate is missing or varies within a subject, or an argument is none of
-        its choices.
+        If the data do not fit the model, a covariate is missing or varies within a subject, an argument is none of
+        its choices, or the checkpoint is another fit's.
 
     Warns
     -----
@@ -184,7 +178,17 @@ def fit(
         design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
     _check_prior(design, prior)
     started = time.perf_counter()
-    with Progress(show=progressbar) as progress, at_most(cores):
+    state_of = {
+        "model": model.name,
+        "parameters": {name: asdict(parameter) for name, parameter in model.parameters.items()},
+        "estimator": f"{scheme.estimator}, {scheme.integration!r}",
+        "covariance": covariance,
+        "covariates": [design.formulas, design.by],
+        "distribution": repr(distribution),
+        "prior": repr(chosen),
+        "random_seed": int(random_seed),
+    }
+    with Progress(show=progressbar) as progress, at_most(cores), Checkpoint(checkpoint, state_of, tol) as kept:
         progress.say("compiling the likelihood and its gradient")
         if isinstance(model, PyMCModel):
             compiled: Likelihoods = model.compile(compile_kwargs=compile_kwargs)
@@ -194,25 +198,31 @@ def fit(
             compiled = compile_model(model, check_dataset(data), compile_kwargs=compile_kwargs)
         compiled.compile(value_alone=scheme.estimator == "exact" and len(varying) == len(model.parameters))
         compiled_at = time.perf_counter()
+        make_model = partial(
+            make_group_model,
+            design,
+            model.parameters,
+            structure=covariance,
+            distribution=distribution,
+            prior=chosen,
+        )
         progress.say("looking for a place to start")
-        generator = np.random.default_rng(random_seed)
-        group = starting_group(compiled, design, covariance, distribution, chosen)
-        start = group, *starting_modes(compiled, group, generator)
-        run = iterate_exactly if scheme.estimator == "exact" else iterate
-        done = run(compiled, *start, scheme, tol=tol, max_iter=max_iter, generator=generator, progress=progress)
+        state = kept.resume(compiled, scheme, make_model) or starting_state(compiled, scheme, make_model)
+        done = climb(compiled, state, scheme, distribution, tol=tol, max_iter=max_iter, progress=progress, kept=kept)
+        group, subjects, scheme = done.found.group, done.found.subjects, done.found.scheme
         progress.say("standard errors")
         try:
-            known = uncertainty(compiled, done.group, done.subjects, done.scheme)
+            known = uncertainty(kept.remembering(compiled), group, subjects, scheme)
         except KeyboardInterrupt:
-            known, done = Uncertainty.unknown(compiled, done.group), replace(done, status="interrupted")
+            known, done = Uncertainty.unknown(compiled, group), replace(done, status="interrupted")
         progress.step(len(done.change), done.log_evidence[-1], done.change[-1], tol)
     result = Fit.make(
         compiled,
         design,
-        done.group,
-        done.subjects,
+        group,
+        subjects,
         known,
-        done.scheme,
+        scheme,
         compile_kwargs,
         status=done.status,
         log_evidence=done.log_evidence,
@@ -227,103 +237,115 @@ def fit(
     return result
 
 
-def starting_group(
-    compiled: Likelihoods,
-    design: Design,
-    structure: Structure,
-    distribution: Distribution,
-    prior: GroupPrior | HyperPrior | None,
-) -> Group:
+def starting_state(compiled: Likelihoods, scheme: Scheme, make_model: MakeModel) -> State:
+    """Begin where a wide group around what suits everyone best expects the subjects."""
+    group = starting_group(compiled, make_model)
+    mode, curvature = starting_modes(compiled, group, np.random.default_rng(scheme.random_seed))
+    if scheme.estimator == "exact":
+        group, scheme = (
+            replace(group, model=replace(group.model, distribution=Normal())),
+            replace(scheme, estimator="corrected"),
+        )
+    return State(group, mode, curvature, scheme)
+
+
+def starting_group(compiled: Likelihoods, make_model: MakeModel) -> Group:
     """Make a wide group around the parameters that suit everyone best, were all subjects the same."""
     start, unit = starting_point(compiled)
-    model = make_group_model(design, compiled.model.parameters, unit, structure, distribution, prior)
+    model = make_model(unit)
     covariances = np.tile(np.diag(unit[model.varying] ** 2), (model.n_levels, 1, 1))
     return Group(model, model.coefficients_near(start), covariances, start[model.shared])
 
 
-def iterate_exactly(
-    compiled: Likelihoods, group: Group, mode: FloatArray, curvature: FloatArray, scheme: Scheme, **settings: Any
-) -> Iterations:
-    """Iterate with integrated posteriors, after corrected EM with a Normal group has come near."""
-    normal = replace(group, model=replace(group.model, distribution=Normal()))
-    corrected = replace(scheme, estimator="corrected")
-    near = iterate(compiled, normal, mode, curvature, corrected, **settings | {"tol": max(settings["tol"], NEAR)})
-    if near.status == "interrupted":
-        return near
-    group, laplace = replace(near.group, model=group.model), near.subjects.laplace
-    return iterate(compiled, group, laplace.mode, laplace.curvature, scheme.laid(group), **settings)
+def climb(
+    compiled: Likelihoods, state: State, scheme: Scheme, distribution: Distribution, *, tol: float, **settings: Any
+) -> State:
+    """Iterate; exact EM begins where corrected EM with a Normal group has come near."""
+    if state.scheme.estimator != scheme.estimator:
+        state = iterate(compiled, state, tol=max(tol, NEAR), **settings)
+        if state.status == "interrupted":
+            return state
+        near = state.found
+        group = replace(near.group, model=replace(near.group.model, distribution=distribution))
+        state = State(group, near.subjects.laplace.mode, near.subjects.laplace.curvature, scheme.laid(group))
+    return iterate(compiled, state, tol=tol, **settings)
 
 
 def iterate(
     compiled: Likelihoods,
-    group: Group,
-    mode: FloatArray,
-    curvature: FloatArray,
-    scheme: Scheme,
+    state: State,
     *,
     tol: float,
     max_iter: int,
-    generator: np.random.Generator,
     progress: Progress,
-    wide_searches: int = WIDE_SEARCHES,
-) -> Iterations:
-    """Alternate E-step and M-step, accelerated, until the group stands still."""
-    accelerate = Anderson()
-    done: Iterations | None = None
-    evidences: list[float] = []
-    changes: list[float] = []
-    plain: Group | None = None  # what an unaccelerated step would have come to; None if that cannot be compared
-    careful_until = 0
-    status = "max_iter"
+    kept: Checkpoint | None = None,
+) -> State:
+    """Take steps until the group stands still."""
     try:
-        for iteration in range(1, max_iter + 1):
-            subjects = e_step(compiled, group, mode, curvature, scheme)
-            if plain is not None and done is not None and lost(group, subjects, done):
-                group, subjects = retreat(compiled, plain, done)
-                accelerate = Anderson()
-                if group is not plain:
-                    careful_until = iteration + CAREFUL
-            update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
-
-            evidences.append(float(subjects.log_evidence.sum()))
-            changes.append(distance(group, update))
-            done = Iterations(group, subjects, scheme, evidences, changes, "interrupted")
-            progress.step(iteration, evidences[-1], changes[-1], tol)
-            mode, curvature = subjects.laplace.mode, subjects.laplace.curvature
-
-            if (changes[-1] < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
-                scheme, accelerate, plain = scheme.laid(group, hard), Anderson(), None
-                continue
-            if changes[-1] < tol:
-                status = "converged"
-                if not wide_searches:
-                    break
-                mode, better = search_widely(compiled, group, mode, curvature, generator)
-                if not better.any():
-                    break
-                # somebody has a more probable mode than the one that EM followed: go on from there
-                wide_searches, accelerate, status = wide_searches - 1, Anderson(), "max_iter"
-                plain = None
-                continue
-
-            extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
-            group, plain = group.from_vector(extrapolated * group.units), update
-            mode = predict_modes(group, subjects.laplace)
+        while state.status != "converged" and len(state.change) < max_iter:
+            state = step(compiled, state, tol)
+            progress.step(len(state.change), state.log_evidence[-1], state.change[-1], tol)
+            if kept is not None:
+                kept.keep(state)
     except KeyboardInterrupt:
-        if done is None:
+        if state.last is None:
             raise
-        return done
-    assert done is not None  # max_iter >= 1
-    return replace(done, status=status)
+        return replace(state, status="interrupted")
+    return state
 
 
-def lost(group: Group, subjects: Posteriors, done: Iterations) -> bool:
+def step(compiled: Likelihoods, state: State, tol: float) -> State:
+    """Take an E-step and an M-step, and say where the next ones begin: further on, by acceleration."""
+    iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
+    accelerate, careful_until = Anderson(state.points), state.careful_until
+    subjects = e_step(compiled, group, state.mode, state.curvature, scheme)
+    if state.plain is not None and lost(group, subjects, state.found):
+        group, subjects = retreat(compiled, state.plain, state.found)
+        accelerate = Anderson()
+        if group is not state.plain:
+            careful_until = iteration + CAREFUL
+    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+
+    change = distance(group, update)
+    stays = State(
+        group,
+        subjects.laplace.mode,
+        subjects.laplace.curvature,
+        scheme,
+        Step(group, subjects, scheme),
+        log_evidence=(*state.log_evidence, float(subjects.log_evidence.sum())),
+        change=(*state.change, change),
+        careful_until=careful_until,
+        wide_searches=state.wide_searches,
+    )
+    if (change < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
+        return replace(stays, scheme=scheme.laid(group, hard))
+    if change < tol:
+        return stand_still(compiled, stays)
+    extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
+    group = group.from_vector(extrapolated * group.units)
+    return replace(
+        stays, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
+    )
+
+
+def stand_still(compiled: Likelihoods, state: State) -> State:
+    """End, unless somebody has a more probable mode than the one that EM followed: then go on from there."""
+    if state.wide_searches:
+        generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
+        mode, better = search_widely(compiled, state.group, state.mode, state.curvature, generator)
+        if better.any():
+            return replace(state, mode=mode, wide_searches=state.wide_searches - 1)
+    return replace(state, status="converged")
+
+
+def lost(group: Group, subjects: Posteriors, done: Step) -> bool:
     """Whether a step went down what EM climbs, the log evidence plus the log prior of the group."""
     before = done.subjects.log_evidence.sum() + log_prior(done.group)
     return not subjects.log_evidence.sum() + log_prior(group) >= before - WORSE
 
 
-def retreat(compiled: Likelihoods, plain: Group, done: Iterations) -> tuple[Group, Posteriors]:
+def retreat(compiled: Likelihoods, plain: Group, done: Step) -> tuple[Group, Posteriors]:
     """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
     group, laplace = plain, done.subjects.laplace
     subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)

@@ -49,13 +49,12 @@ import scipy
 from em_ppl.acceleration import Anderson
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors, Scheme, e_step
-from em_ppl.em import WIDE_SEARCHES
 from em_ppl.frequencies import dirichlet_divergence, expected_log_frequency
 from em_ppl.group import FloatArray, Group
 from em_ppl.modes import LaplaceApproximation, predict_modes
 from em_ppl.normal_gamma import NormalGamma
 from em_ppl.progress import Progress
-from em_ppl.start import search_widely
+from em_ppl.start import WIDE_SEARCHES, search_widely
 
 ROUNDING = 1e-6  # of the bound: what is expanded or integrated with few points has an error of its own
 RESPONSE = 1e-3  # how far a step of the iteration is differentiated

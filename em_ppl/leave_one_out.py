@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from em_ppl.checkpoint import State
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
 from em_ppl.e_step import Posteriors, Scheme, e_step
-from em_ppl.em import Iterations, iterate
+from em_ppl.em import iterate
 from em_ppl.evidence import integrate_evidence, settle
 from em_ppl.group import FloatArray, Group, GroupModel, Index
 from em_ppl.m_step import scores
@@ -44,32 +45,27 @@ def leave_one_subject_out(fit: Fit, *, progressbar: bool) -> xr.Dataset:
             if done.status == "interrupted":
                 break
             alone = np.array([i])
-            of_others = replace(done.group, model=group.model.take(alone))
+            of_others = replace(done.found.group, model=group.model.take(alone))
             laplace = settle(compiled.take(alone), of_others, mode[alone])
             predicted = integrate_evidence(compiled.take(alone), of_others, laplace, seed)
             density[alone], error[alone] = predicted.value, predicted.error
-            converged[i], free[i] = done.status == "converged", done.group.to_vector()
+            converged[i], free[i] = done.status == "converged", done.found.group.to_vector()
     columns = {"log_density": density, "error": error, "converged": converged}
     variables = {name: ("subject", values) for name, values in columns.items()} | {"group": (("subject", "free"), free)}
     return xr.Dataset(variables, coords={"subject": labels, "free": fit.group.free["free"].values})
 
 
-def _without(compiled: CompiledModel, start: Group, everyone: Posteriors, scheme: Scheme, i: int) -> Iterations:
+def _without(compiled: CompiledModel, start: Group, everyone: Posteriors, scheme: Scheme, i: int) -> State:
     """Fit the group to all subjects but one."""
     others: Index = np.delete(np.arange(compiled.shape[0]), i)
     mode = predict_modes(start, everyone.laplace)[others]
     group = start.take(others)
     return iterate(
         compiled.take(others),
-        group,
-        mode,
-        everyone.laplace.curvature[others],
-        scheme.take(others),
+        State(group, mode, everyone.laplace.curvature[others], scheme.take(others), wide_searches=0),
         tol=LOOSE,
         max_iter=MAX_ITER,
-        generator=np.random.default_rng(0),
         progress=Progress(show=False),
-        wide_searches=0,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from em_ppl.checks import check_counts, check_positive
 from em_ppl.comparison import check_same_responses
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
-from em_ppl.design import make_design
+from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
 from em_ppl.e_step import Posteriors, e_step
 from em_ppl.em import NEAR, ConvergenceWarning, check_numbers, make_scheme, starting_group, starting_modes
@@ -394,7 +395,10 @@ def _start(
         compiled.compile(value_alone=scheme.estimator == "exact")
         progress.say(f"{name}: looking for a place to start")
         design = make_design(data, list(model.parameters), None, None)
-        group = starting_group(compiled, design, "diagonal", Normal(), None)
+        make_model = partial(
+            make_group_model, design, model.parameters, structure="diagonal", distribution=Normal(), prior=None
+        )
+        group = starting_group(compiled, make_model)
         mode, curvature = starting_modes(compiled, group, np.random.default_rng(random_seed))
         scheme = scheme.laid(group) if scheme.estimator == "exact" else scheme
         components.append(Component(name, compiled, group, prior.of_group(model, group), scheme))

@@ -15,6 +15,7 @@ from em_ppl.modes import find_modes, minimise
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
 EXTRA_STARTS = 4
+WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 

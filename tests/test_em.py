@@ -1,6 +1,7 @@
 """The numbers: lme4's published fits, fixed points by their definition, and what must not change a fit."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pymc as pm
@@ -13,10 +14,10 @@ from scipy import optimize, special, stats
 
 import em_ppl as em
 from em_ppl.cores import at_most
-from em_ppl.design import make_design
+from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
 from em_ppl.e_step import Scheme, e_step
-from em_ppl.em import iterate, starting_group, starting_modes
+from em_ppl.em import iterate, starting_state
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
@@ -472,11 +473,11 @@ def bits(state):
 
 def run(compiled):
     design = make_design(compiled.data, list(compiled.model.parameters), None, None)
-    group = starting_group(compiled, design, "diagonal", Normal(), None)
-    generator, progress = np.random.default_rng(0), Progress(show=False)
-    start = starting_modes(compiled, group, generator)
-    settings = {"tol": 1e-5, "max_iter": 100, "generator": generator, "progress": progress}
-    return iterate(compiled, group, *start, Scheme("corrected", em.Quadrature(), 0), **settings)
+    scheme = Scheme("corrected", em.Quadrature(), 0)
+    kind = {"structure": "diagonal", "distribution": Normal(), "prior": None}
+    make_model = partial(make_group_model, design, compiled.model.parameters, **kind)
+    state = starting_state(compiled, scheme, make_model)
+    return iterate(compiled, state, tol=1e-5, max_iter=100, progress=Progress(show=False)).found
 
 
 def test_same_data_and_seed_give_the_same_bits_whatever_the_cores(learners):

@@ -11,6 +11,7 @@ from scipy import integrate, stats
 
 import em_ppl as em
 from em_ppl import hbi as algorithm
+from em_ppl.checkpoint import State
 from em_ppl.e_step import Scheme
 from em_ppl.em import iterate
 from em_ppl.group import HyperPrior
@@ -74,9 +75,8 @@ def test_one_model_is_em_with_the_hyperprior(mixed_people, some_people, estimato
     group = normal_group(20, np.zeros(2), np.eye(2), prior=HyperPrior(log_density))
     start = approximate(compiled, group, np.zeros((20, 2)), np.tile(np.eye(2), (20, 1, 1)))
     scheme = Scheme(estimator, em.Quadrature(3), 0)
-    settings = {"tol": 1e-8, "max_iter": 500, "generator": np.random.default_rng(0)}
-    with Progress(show=False) as progress:
-        done = iterate(compiled, group, start.mode, start.curvature, scheme, **settings, progress=progress)
+    state = State(group, start.mode, start.curvature, scheme)
+    done = iterate(compiled, state, tol=1e-8, max_iter=500, progress=Progress(show=False)).found
     found = em.fit_mixture([mixed_people.sticky], some_people, estimator=estimator, **TIGHT)
     q = found.groups["sticky"]
     np.testing.assert_allclose(q.a, done.group.coefficients, atol=1e-6)
