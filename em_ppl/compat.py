@@ -71,7 +71,8 @@ def read_netcdf(path: str | os.PathLike[str]) -> Any:
     if IS_TREE:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return tree.load()
-    return arviz().InferenceData.from_netcdf(str(path), engine="h5netcdf")
+    with arviz().rc_context({"data.load": "eager"}):
+        return arviz().InferenceData.from_netcdf(str(path), engine="h5netcdf")
 
 
 def plot_forest(models: Mapping[str, Any], var_names: list[str]) -> Any:

@@ -6,7 +6,6 @@ then a regression on it, in Gaussian space.
 
 from __future__ import annotations
 
-import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import xarray as xr
 
 from em_ppl.data import label_array, label_text, real_trials
 from em_ppl.distributions import Distribution
+from em_ppl.formulas import variables
 from em_ppl.group import FloatArray, GroupModel, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.parameters import Parameter
 
@@ -49,6 +49,8 @@ class Design:
     @cached_property
     def specs(self) -> dict[str, ModelSpec]:
         """What turns covariates into columns, by parameter."""
+        for formula in self.formulas.values():
+            variables(formula, self.people)  # which checks it, wherever it comes from
         return {name: _columns(formula, self.people).model_spec for name, formula in self.formulas.items()}
 
     @property
@@ -117,13 +119,14 @@ def make_design(
 ) -> Design:
     """Read formulas and covariates, and check that they determine what they should."""
     formulas = _formulas(varying, covariates)
-    needed = {name for formula in formulas.values() for name in _variables(formula, data)}
+    columns = [str(name) for name in data.variables]
+    needed = {name for formula in formulas.values() for name in variables(formula, columns)}
     if covariance_by is not None:
         if not isinstance(covariance_by, str):
             raise TypeError(f"covariance_by={covariance_by!r} must be the name of one covariate.")
         needed.add(covariance_by)
-    columns = {name: _of_subjects(data, name) for name in sorted(needed)}
-    design = Design(formulas, covariance_by, people_table(columns, data["subject"].values))
+    covariates_read = {name: _of_subjects(data, name) for name in sorted(needed)}
+    design = Design(formulas, covariance_by, people_table(covariates_read, data["subject"].values))
     _check_columns(design)
     for value, n in zip(design.levels, np.bincount(design.level()), strict=False):
         if n < 2:
@@ -182,26 +185,6 @@ def _formulas(varying: Sequence[str], covariates: str | Mapping[str, str] | None
                 "for each parameter."
             )
     return chosen
-
-
-def _variables(formula: str, data: xr.Dataset) -> set[str]:
-    """Names of the columns that a formula reads, also within functions such as ``center(age)``."""
-    from formulaic import Formula
-    from formulaic.errors import FormulaicError
-    from formulaic.parser.types import Factor
-
-    try:
-        factors = {factor for term in Formula(formula) for factor in term.factors}
-    except FormulaicError as error:
-        raise ValueError(f"covariates: {formula!r} cannot be read: {str(error).splitlines()[0]}") from error
-    names: set[str] = set()
-    for factor in factors:
-        if factor.eval_method is Factor.EvalMethod.LOOKUP:
-            names.add(factor.expr)
-        elif factor.eval_method is Factor.EvalMethod.PYTHON:
-            within = {node.id for node in ast.walk(ast.parse(factor.expr, mode="eval")) if isinstance(node, ast.Name)}
-            names |= {name for name in within if name in data}
-    return names
 
 
 def _of_subjects(data: xr.Dataset, name: str) -> Any:

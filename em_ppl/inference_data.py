@@ -25,12 +25,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from em_ppl import compat
-from em_ppl.checks import check_counts
+from em_ppl.checks import check_choices, check_counts
 from em_ppl.data import label_array
 from em_ppl.design import Design, make_group_model, people_table
 from em_ppl.distributions import Laplace, Normal, StudentT
 from em_ppl.estimators import ImportanceSampling, Quadrature
-from em_ppl.group import Group, GroupPrior, HyperPrior
+from em_ppl.group import Group, GroupPrior, HyperPrior, Structure
 from em_ppl.group_estimate import GroupEstimate
 from em_ppl.model import SubjectModel, check_subject_model
 from em_ppl.parameters import Parameter
@@ -268,6 +268,7 @@ GROUP = {
     "shared": ("shared_parameter",),
 }
 DISTRIBUTIONS = {kind.__name__: kind for kind in (Normal, StudentT, Laplace)}
+SETTINGS = {"model", "estimator", "observed", "distance_to_exact", "status", "tol", "random_seed", "seconds"}
 INTEGRATIONS = {kind.__name__: kind for kind in (Quadrature, ImportanceSampling)}
 
 
@@ -363,8 +364,17 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     """See `Fit.save`."""
-    groups = {name: _labels_to_text(group) for name, group in _lasting_groups(fit).items()}
+    groups = {name: _with_checksums(_labels_to_text(group)) for name, group in _lasting_groups(fit).items()}
     return compat.write_netcdf(compat.make_inference_data(groups, _attributes(fit)), path)
+
+
+def _with_checksums(dataset: xr.Dataset) -> xr.Dataset:
+    """Let HDF5 notice when numbers are read that are not those that were written."""
+    dataset = dataset.copy()
+    for variable in dataset.variables.values():
+        if variable.dtype.kind in "biuf" and variable.ndim and variable.size:
+            variable.encoding = {"fletcher32": True}
+    return dataset
 
 
 def _labels_to_text(dataset: xr.Dataset) -> xr.Dataset:
@@ -418,45 +428,87 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None
     >>> import em_ppl as em
     >>> fit = em.load("fit.nc")  # doctest: +SKIP
     """
-    from em_ppl.result import Fit
-
     if model is not None and not isinstance(model, PyMCModel):
         check_subject_model(model)
-    try:
-        idata = compat.read_netcdf(path)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise OSError(f"{path} cannot be read as netCDF: {error}") from error
+    idata = _read(path)
     found, observed = compat.read_group(idata, "fit"), compat.read_group(idata, "observed_data")
     if found is None or observed is None or "em_ppl" not in idata.attrs:
         raise ValueError(
             f"{path} holds no fit of em_ppl: it needs groups 'fit' and 'observed_data', and our attributes."
         )
-    ours = json.loads(idata.attrs["em_ppl"])
-    if ours["format"] != FORMAT:
-        newer = ours["format"] > FORMAT
+    try:
+        ours = json.loads(idata.attrs["em_ppl"])
+        version_of_file = int(ours["format"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} holds no fit of em_ppl: its attributes are others.") from error
+    if version_of_file != FORMAT:
+        newer = version_of_file > FORMAT
         raise ValueError(
             f"{path} was written by {'a newer em_ppl: update the package' if newer else 'an older em_ppl: fit again'}."
         )
-    parameters = {name: Parameter(**values) for name, values in ours["parameters"].items()}
-    if model is not None and model.parameters != parameters:
-        raise ValueError(f"{path} holds a fit of other parameters than {model!r}: {', '.join(parameters)}.")
+    parts = [observed, compat.read_group(idata, "constant_data")]
+    try:
+        fit = _fit_from(found, [part for part in parts if part is not None], ours, model)
+        _check_whole(fit)
+    except Exception as error:  # of a file that is damaged, or was made by others, anything may be wrong
+        raise ValueError(f"{path} holds a fit that is damaged: {type(error).__name__}: {error}") from error
+    if model is not None and model.parameters != fit.parameters:
+        raise ValueError(f"{path} holds a fit of other parameters than {model!r}: {', '.join(fit.parameters)}.")
     if model is not None and set(model.columns) != set(ours["columns"]):
         raise ValueError(f"{path} holds a fit to other columns than {model!r} reads: {', '.join(ours['columns'])}.")
+    return fit
 
-    found = _unpack(_labels_from_text(found))
-    parts = [observed, compat.read_group(idata, "constant_data")]
-    data = [_labels_from_text(part) for part in parts if part is not None]
-    integration = ours["integration"]
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    try:
+        return compat.read_netcdf(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # HDF5's libraries raise one thing or another
+        raise OSError(f"{path} cannot be read as netCDF: {error}") from error
+
+
+def _fit_from(
+    found: xr.Dataset, parts: list[xr.Dataset], ours: Mapping[str, Any], model: SubjectModel | PyMCModel | None
+) -> Fit:
+    from em_ppl.result import Fit
+
+    found, integration = _unpack(_labels_from_text(found)), ours["integration"]
+    parameters = {name: Parameter(**values) for name, values in ours["parameters"].items()}
+    data = xr.merge([_labels_from_text(part) for part in parts], join="exact", compat="no_conflicts")
     return Fit(
         group=_group_from(found, ours, parameters, model.prior if isinstance(model, PyMCModel) else None),
         subjects=_having(found, "subject", without=("covariate_", "information")).drop_dims("free", errors="ignore"),
         history=_having(found, "iteration", "iteration_"),
         parameters=parameters,
-        data=xr.merge(data, join="exact", compat="no_conflicts")[ours["columns"]],
+        data=data[ours["columns"]],
         information=found["information"].rename(None),
         settings=ours["settings"],
         integration=INTEGRATIONS[integration["kind"]](**integration["settings"]),
         model=model,
     )
+
+
+def _check_whole(fit: Fit) -> None:
+    """Raise an error where the parts of a fit are not of one size, or its group is none."""
+    group, design = fit.group.plain, fit.group.design
+    check_choices(structure=(group.model.structure, Structure))
+    levels, p = group.model.n_levels, len(group.model.varying)
+    expected = {
+        "coefficients": (group.coefficients.shape, (len(design.labels),)),
+        "covariances": (group.covariances.shape, (levels, p, p)),
+        "shared parameters": (group.shared.shape, (len(group.model.shared),)),
+        "units": (group.model.unit.shape, (len(fit.parameters),)),
+        "labels of free numbers": (tuple(fit.group.free["free"].values), tuple(fit.information["free"].values)),
+        "parameters": (tuple(fit.subjects["parameter"].values), tuple(fit.group.varying)),
+        "subjects": (tuple(fit.subjects["subject"].values), tuple(fit.data["subject"].values)),
+        "iterations": (fit.history["log_evidence"].shape, fit.history["change"].shape),
+    }
+    for what, (here, there) in expected.items():
+        if here != there:
+            raise ValueError(f"{what} {here} where {there} should be")
+    if not np.isfinite(group.to_vector()).all():
+        raise ValueError("its group is not finite")
+    missing = SETTINGS - set(fit.settings)
+    if missing:
+        raise ValueError(f"settings lack {', '.join(sorted(missing))}")
