@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 import em_ppl as em
@@ -268,7 +269,7 @@ def behaviour(axis: plt.Axes, view: View, data: xr.Dataset, name: str, case: Cas
         axis.plot(centre.index, centre, color=colour, marker=marker, markersize=3, linewidth=1.4)
         if view.spread:
             axis.fill_between(centre.index, centre - table.std(), centre + table.std(), color=colour, alpha=0.2, linewidth=0)
-        value = f"{float(to_natural(mean + sign * AWAY * sd)):.2g}"
+        value = f"{float(to_natural(mean + sign * AWAY * sd)):.3g}"
         axis.text(0.5 + sign * 0.25, 1.03, value, color=colour, transform=axis.transAxes, ha="center", fontsize=8)
     axis.set_title(name, pad=15, fontsize=9, fontweight="bold")
     axis.set_xlabel(view.x_label, fontsize=8)
@@ -289,11 +290,14 @@ def recovery(axis: plt.Axes, true: pd.Series, fit: em.Fit, name: str) -> None:
 
 
 def save(figure: plt.Figure, path: Path) -> None:
-    """Save with few colours, which makes a small file."""
+    """Save with few colours, six steps from white to each, which makes a small file."""
     buffer = BytesIO()
     figure.savefig(buffer, dpi=100)
     plt.close(figure)
-    Image.open(buffer).convert("RGB").quantize(16).save(path, optimize=True)
+    few = Image.new("P", (1, 1))
+    steps = [white + (1 - white) * np.array(to_rgb(c)) for c in (LOW, HIGH, "black") for white in np.linspace(0, 1, 6)]
+    few.putpalette((255 * np.array(steps)).astype("uint8").tobytes())
+    Image.open(buffer).convert("RGB").quantize(palette=few, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(only: list[str]) -> None:
