@@ -35,7 +35,7 @@ def main() -> None:
     group = {"alpha": (-0.5, 1.0), "beta": (1.2, 0.5)}
     people = em.draw_subjects(rescorla_wagner, group, 40, random_seed=1)
     data = em.simulate(rescorla_wagner, people, task(200), random_seed=1, progressbar=False)
-    fit, em_seconds = timed(em.fit, model=rescorla_wagner, data=data, cores=2, progressbar=False)
+    fit, em_seconds = timed(em.fit, model=rescorla_wagner, data=data, estimator="exact", cores=2, progressbar=False)
     nuts, nuts_seconds = timed(fit.sample, draws=1000, chains=4, cores=2, log_likelihood=False, progressbar=False)
     print(fit, em.agreement(fit, nuts), f"EM {em_seconds:.1f} s, NUTS {nuts_seconds:.0f} s", sep="\n\n")
     draws = {"EM": fit.to_inference_data(draws=1000, chains=4, log_likelihood=False), "NUTS": nuts}
@@ -52,6 +52,7 @@ def main() -> None:
         seconds = f"{em_seconds:.1f}" if name == "EM" else f"{nuts_seconds:.0f}"
         axes[1].plot([], [], "o-", color=colour, label=f"{name}: {seconds} seconds", markersize=4)
     axes[0].set_yticks(range(4), ["mean\nalpha", "mean\nbeta", "SD\nalpha", "SD\nbeta"])
+    axes[0].invert_yaxis()
     axes[0].set_title("the group", fontsize=10)
     axes[0].set_xlabel("Gaussian space")
     for axis, parameter in zip(axes[1:], ("alpha", "beta"), strict=True):
