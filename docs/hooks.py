@@ -12,6 +12,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from em_ppl import SubjectModel, models
 
@@ -124,14 +125,30 @@ def _indent(source: str) -> str:
     return "\n".join("    " + line for line in inspect.cleandoc(source).splitlines())
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    r"""Turn \(...\) and \[...\], as arithmatex leaves them, into MathML."""
+def on_page_content(content: str, page: Page, **_: Any) -> str:
+    r"""Turn formulas into MathML: \(...\) and \[...\], as arithmatex leaves them, and dollars in notebooks."""
+    content = re.sub(r'<span class="arithmatex">\\\((.*?)\\\)</span>', _inline, content, flags=re.DOTALL)
+    content = re.sub(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', _block, content, flags=re.DOTALL)
+    if not page.file.src_path.endswith(".ipynb"):
+        return content
+    content = re.sub(r"<script[^>]*(?:mathjax|MathJax)[^>]*>.*?</script>", "", content, flags=re.DOTALL)
+    parts = re.split(r"(<(pre|code|script|style|table)\b.*?</\2>)", content, flags=re.DOTALL)
+    for k in range(0, len(parts), 3):  # what is in between; then what was split at, whole, and its name
+        parts[k] = re.sub(r"\$\$(.+?)\$\$", _block, parts[k], flags=re.DOTALL)
+        parts[k] = re.sub(r"\$([^$\n]+)\$", _inline, parts[k])
+    return "".join(part for k, part in enumerate(parts) if k % 3 < 2)
 
-    def inline(match: re.Match[str]) -> str:
-        return convert(html.unescape(match.group(1)))
 
-    def block(match: re.Match[str]) -> str:
-        return f'<div class="formula">{convert(html.unescape(match.group(1)), display="block")}</div>'
+def _inline(formula: re.Match[str]) -> str:
+    return _mathml(formula.group(1), "inline")
 
-    content = re.sub(r'<span class="arithmatex">\\\((.*?)\\\)</span>', inline, content, flags=re.DOTALL)
-    return re.sub(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', block, content, flags=re.DOTALL)
+
+def _block(formula: re.Match[str]) -> str:
+    return f'<div class="formula">{_mathml(formula.group(1), "block")}</div>'
+
+
+def _mathml(latex: str, display: str) -> str:
+    """Convert; with the space after a function's name, and the relation sign, that browsers leave to the writer."""
+    mathml = convert(html.unescape(latex), display=display)
+    mathml = re.sub(r"<mi>(log|exp)</mi>", r'<mrow><mi>\1</mi><mspace width="0.17em"/></mrow>', mathml)
+    return mathml.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
