@@ -31,8 +31,8 @@ FAMILIES = {
 }
 LEGEND = """Above: simulated people whose parameter is <span class="low">low</span> or <span class="high">high</span>
 (1.5 SDs of the group below and above its mean; the numbers are in natural space), all else at the group's mean. Below:
-true and estimated parameters of 60 simulated people, in Gaussian space. (`python docs/make_gallery.py {name}`, with task
-and group of the tests, folder `tests/zoo`.)"""
+true and estimated parameters of 60 simulated people, in Gaussian space. (`python docs/make_gallery.py {name}`; task and
+group are those of the tests, in `tests/zoo`.)"""
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -59,10 +59,10 @@ def gallery() -> str:
         raise ValueError(f"docs/hooks.py: FAMILIES lacks or repeats {set(listed) ^ set(table.index) or 'a model'}.")
     lines = [
         "# The zoo",
-        f"{len(table)} models, ready to fit: `from em_ppl.models import rescorla_wagner`, then `em.fit(rescorla_wagner, "
-        "data)`. The page of each says which columns it needs, what its parameters mean, and shows by simulation what "
-        "they do and how well they are recovered. `print(em_ppl.models.available())` prints this list. How to add one: "
-        "[Contributing](../contributing.md).",
+        f"{len(table)} models, ready to fit: `from em_ppl.models import rescorla_wagner`, then "
+        "`em.fit(rescorla_wagner, data)`. The page of each says which columns it needs and what its parameters mean, "
+        "and shows by simulation what they do and how well they are recovered. `print(em_ppl.models.available())` "
+        "prints this list. How to add one: [Contributing](../contributing.md).",
     ]
     for family, names in FAMILIES.items():
         lines += [f"## {family}", '<div class="gallery" markdown>']

@@ -37,7 +37,7 @@ PER_ROW = 3
 
 @dataclass(frozen=True)
 class View:
-    """What to look at: mean of ``y`` over ``x``, each made of the data; places of x that are names; the SD of y, too."""
+    """What to look at: mean of ``y`` over ``x``, each made of the data; names for places of x; the SD of y, too."""
 
     x_label: str
     x: Callable[[xr.Dataset], np.ndarray]
@@ -209,7 +209,10 @@ VIEWS = {
     "linear_regression": View("x", bins("x", EDGES), "y, mean and SD", column("y"), spread=True),
     "logistic_regression": View("x", bins("x", EDGES), "y = 1", column("y")),
     "bayesian_observer": View(
-        "fish of the pond", lambda data: trial(data) % 15 + 1, "right pond", lambda d: d["choice"].values == d["pond"].values
+        "fish of the pond",
+        lambda data: trial(data) % 15 + 1,
+        "right pond",
+        lambda data: data["choice"].values == data["pond"].values,
     ),
     "drift_diffusion": View(
         "time, s (left: wrong)",
@@ -268,7 +271,9 @@ def behaviour(axis: plt.Axes, view: View, data: xr.Dataset, name: str, case: Cas
         marker = "o" if len(centre) < 8 else ""
         axis.plot(centre.index, centre, color=colour, marker=marker, markersize=3, linewidth=1.4)
         if view.spread:
-            axis.fill_between(centre.index, centre - table.std(), centre + table.std(), color=colour, alpha=0.2, linewidth=0)
+            axis.fill_between(
+                centre.index, centre - table.std(), centre + table.std(), color=colour, alpha=0.2, linewidth=0
+            )
         value = f"{float(to_natural(mean + sign * AWAY * sd)):.3g}"
         axis.text(0.5 + sign * 0.25, 1.03, value, color=colour, transform=axis.transAxes, ha="center", fontsize=8)
     axis.set_title(name, pad=15, fontsize=9, fontweight="bold")
@@ -303,13 +308,15 @@ def save(figure: plt.Figure, path: Path) -> None:
 def main(only: list[str]) -> None:
     """Draw all models, or some."""
     warnings.simplefilter("ignore", em.ConvergenceWarning)
-    plt.rcParams.update({
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.constrained_layout.use": True,
-        "font.size": 8,
-        "savefig.facecolor": "white",
-    })
+    plt.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.constrained_layout.use": True,
+            "font.size": 8,
+            "savefig.facecolor": "white",
+        }
+    )
     for case in ALL_CASES:
         if not only or case.name in only:
             save(draw(case), HERE / "zoo" / f"{case.name}.png")

@@ -72,5 +72,7 @@ def intervals(axis: plt.Axes, draws: Any, shift: float, colour: str, size: float
 
 
 if __name__ == "__main__":
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white", "font.size": 9})
+    plt.rcParams.update(
+        {"axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white", "font.size": 9}
+    )
     main()
