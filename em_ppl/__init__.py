@@ -37,6 +37,7 @@ from em_ppl.plots import (
     plot_subjects,
 )
 from em_ppl.pymc_models import PyMCModel, from_pymc
+from em_ppl.python_models import PythonModel, from_pyem, python_model
 from em_ppl.recovery import Recovery, recover
 from em_ppl.result import Fit
 from em_ppl.simulation import draw_subjects, simulate
@@ -70,6 +71,7 @@ __all__ = [
     "Parameter",
     "Positive",
     "PyMCModel",
+    "PythonModel",
     "Quadrature",
     "Real",
     "Recovery",
@@ -87,6 +89,7 @@ __all__ = [
     "fit_mixture",
     "frequencies_by_group",
     "from_dataframe",
+    "from_pyem",
     "from_pymc",
     "from_subjects",
     "load",
@@ -103,6 +106,7 @@ __all__ = [
     "plot_recovery",
     "plot_shrinkage",
     "plot_subjects",
+    "python_model",
     "recover",
     "simulate",
     "subject_model",

@@ -7,6 +7,7 @@ that it does not have them, after that only numbers about subjects do.
 
 from __future__ import annotations
 
+import pickle
 import uuid
 import warnings
 from collections import OrderedDict
@@ -19,7 +20,6 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
-import cloudpickle
 import numpy as np
 import xarray as xr
 
@@ -30,6 +30,7 @@ from em_ppl.functions import lines_of_this_package
 from em_ppl.group import Index
 from em_ppl.model import SubjectModel
 from em_ppl.portions import join, span, split, take
+from em_ppl.travel import dumps
 
 __all__ = ["Blocks", "Likelihoods", "is_stored"]
 
@@ -194,7 +195,7 @@ class Blocks:
                 for future in as_completed(waiting):
                     number, result = waiting[future], future.result()
                     if result is Answer.UNKNOWN_BLOCK:
-                        again[submit(number, cloudpickle.dumps(self._part(span(self._who[number]))))] = number
+                        again[submit(number, dumps(self._part(span(self._who[number]))))] = number
                     else:
                         done[number] = result
                 waiting = again
@@ -238,7 +239,7 @@ def _do(
 ) -> Result | Answer:
     """Work on a block that this process has, or has just been sent."""
     if block is not None:
-        _keep(study, number, cloudpickle.loads(block))
+        _keep(study, number, pickle.loads(block))
     found = _here[study].block(number) if study in _here else _sent.get(study, {}).get(number)
     if found is None:
         return Answer.UNKNOWN_BLOCK

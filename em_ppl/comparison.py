@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from em_ppl.checks import check_choices
 from em_ppl.compat import loo_of_responses, read_group
@@ -294,7 +295,7 @@ def check_same_responses(data: Mapping[str, xr.Dataset], observed: Sequence[Sequ
 
 
 def _check_same_column(first: str, name: str, mine: xr.DataArray, other: xr.DataArray) -> None:
-    a, b = (_flat(values) for values in (mine, other))
+    a, b = _numbers(_flat(mine), _flat(other))
     width = max(a.shape[1], b.shape[1])  # one may have padding that the other has not
     a, b = (np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=np.nan) for v in (a, b))
     gone = np.isnan(a) != np.isnan(b)
@@ -309,5 +310,13 @@ def _check_same_column(first: str, name: str, mine: xr.DataArray, other: xr.Data
         )
 
 
-def _flat(values: xr.DataArray) -> FloatArray:
-    return np.asarray(values.transpose("subject", ...).values, dtype=float).reshape(values.sizes["subject"], -1)
+def _flat(values: xr.DataArray) -> NDArray[Any]:
+    return np.asarray(values.transpose("subject", ...).values).reshape(values.sizes["subject"], -1)
+
+
+def _numbers(a: NDArray[Any], b: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return both as numbers; text, which functions may read, as the number of the word."""
+    if a.dtype.kind in "biuf" and b.dtype.kind in "biuf":
+        return a.astype(float), b.astype(float)
+    codes = pd.factorize(np.concatenate([a.ravel().astype(str), b.ravel().astype(str)]))[0].astype(float)
+    return codes[: a.size].reshape(a.shape), codes[a.size :].reshape(b.shape)

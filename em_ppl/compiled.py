@@ -245,7 +245,11 @@ def compile_model(
     seen: Mapping[str, Seen] | None = None,
 ) -> CompiledModel:
     """Bind a model to data; see `SubjectModel.compile`. Of a part of a study, `seen` says what all of it holds."""
+    from em_ppl.python_models import PythonModel
+
     check_subject_model(model)
+    if isinstance(model, PythonModel):
+        return model.bind(data)
     data = check_dataset(data)
     read = {name: read_column(data, name, (seen or {}).get(name)) for name in model.columns}
     columns = {name: _describe(data[name], values) for name, (values, _) in read.items()}

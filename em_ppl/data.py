@@ -321,7 +321,7 @@ def label_array(labels: Sequence[Any]) -> Array:
 # --- what a model reads of a Dataset -----------------------------------------------------------------------------
 
 
-def check_dataset(data: xr.Dataset | None) -> xr.Dataset:
+def check_dataset(data: Any) -> xr.Dataset:
     """Check a ready Dataset, and put its dims in order: subject, trial, others."""
     if not isinstance(data, xr.Dataset):
         raise TypeError(

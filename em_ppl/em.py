@@ -11,7 +11,7 @@ import numbers
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from functools import partial
@@ -37,6 +37,7 @@ from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, find_modes, predict_modes
 from em_ppl.progress import Progress
 from em_ppl.pymc_models import PyMCModel
+from em_ppl.python_models import PyEMModel
 from em_ppl.result import Fit
 from em_ppl.start import EXTRA_STARTS, ROUGH, search_from, search_widely, starting_point
 from em_ppl.uncertainty import Uncertainty, uncertainty
@@ -55,7 +56,7 @@ class ConvergenceWarning(UserWarning):
 
 def fit(
     model: SubjectModel | PyMCModel,
-    data: xr.Dataset | None = None,
+    data: xr.Dataset | Sequence[Any] | None = None,
     *,
     estimator: Estimator | Quadrature | ImportanceSampling = "corrected",
     covariance: Structure = "diagonal",
@@ -84,7 +85,8 @@ def fit(
         group and its priors.
     data : Dataset
         From `from_dataframe` or `from_subjects`, or your own with dims (subject, trial). Data that lie in a file, in
-        dask chunks over subjects, are read chunk by chunk and never as a whole.
+        dask chunks over subjects, are read chunk by chunk and never as a whole. For a model of `from_pyem` also pyEM's
+        list of one list a subject.
     estimator : {"corrected", "laplace", "exact"}, Quadrature or ImportanceSampling
         How the E-step takes expectations over a subject's posterior. ``"laplace"`` takes each mode for a mean, as Huys
         et al. (2011), pyEM and emfit do. ``"corrected"`` takes the second-order posterior mean; it maximises the
@@ -167,6 +169,8 @@ def fit(
     check_counts(cores=1 if cores is None else cores)
     _check_kinds(model, distribution, prior)
     _check_executor(executor, model)
+    if isinstance(model, PyEMModel) and isinstance(data, Sequence):
+        data = model.read(data)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()
     scheme = make_scheme(estimator, len(varying), distribution, random_seed)

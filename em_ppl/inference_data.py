@@ -275,7 +275,7 @@ INTEGRATIONS = {kind.__name__: kind for kind in (Quadrature, ImportanceSampling)
 def _lasting_groups(fit: Fit) -> dict[str, xr.Dataset]:
     observed = fit.settings["observed"]
     constant = [name for name in fit.data.data_vars if name not in observed]
-    groups = {"fit": _pack(fit), "observed_data": fit.data[observed]}
+    groups = {"fit": _pack(fit), "observed_data": fit.data.drop_vars(constant)}
     return groups | ({"constant_data": fit.data[constant]} if constant else {})
 
 

@@ -141,10 +141,7 @@ class SubjectModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process by name, where a module has it, else whole: it is compiled there once."""
-        module, name = self.function.__module__, self.function.__qualname__
-        if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
-            return _find_model, (module, name)
-        return _arrive, (self._identity, self.function, self.parameters, self.columns)
+        return arrives(self, SubjectModel, self.function, self.parameters, self.columns)
 
     def compile(self, data: xr.Dataset, *, compile_kwargs: Mapping[str, Any] | None = None) -> CompiledModel:
         """Compile the log-likelihood and its gradient for all subjects of `data`.
@@ -385,9 +382,22 @@ def _find_model(module: str, name: str) -> SubjectModel:
     return model
 
 
-def _arrive(identity: str, function: Callable[..., Any], parameters: Any, columns: Any) -> SubjectModel:
+def arrives(model: SubjectModel, kind: type[SubjectModel], *settings: Any) -> tuple[Any, ...]:
+    """Say how a model comes to another process: what its ``__reduce__`` returns."""
+    module, name = model.function.__module__, model.function.__qualname__
+    if module != "__main__" and getattr(sys.modules.get(module), name, None) is model:
+        return _find_model, (module, name)
+    return _arrive, (model._identity, kind, *settings)
+
+
+def _arrive(identity: str, kind: type[SubjectModel], *settings: Any) -> SubjectModel:
     """Come to a process: the model that came before, and may be compiled already, if it is the same."""
-    return _models.get(identity) or SubjectModel(function, parameters, columns, _identity=identity)
+    known = _models.get(identity)
+    if known is None:
+        known = kind(*settings)
+        object.__setattr__(known, "_identity", identity)
+        _models[identity] = known
+    return known
 
 
 class ModelError(ValueError):
@@ -432,13 +442,13 @@ def subject_model(
         raise ModelError("declare the parameters in brackets, as in @em.subject_model(level=em.Real()).")
 
     def decorate(function: Callable[..., Any]) -> SubjectModel:
-        columns = _check_signature(function, parameters)
+        columns = check_signature(function, parameters)
         return SubjectModel(function, dict(parameters), columns)
 
     return decorate
 
 
-def _check_signature(function: Callable[..., Any], parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+def check_signature(function: Callable[..., Any], parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     """Check names at once, before there are data; return the data columns."""
     name = getattr(function, "__name__", repr(function))
     if not parameters:
