@@ -36,6 +36,10 @@ class Study(NamedTuple):
 
     random: grammar.Likelihood
     people: dict[str, dict[str, Any]]
+    drawn: tuple[Any, ...]  # what `draw` of the model was given
+
+    def __repr__(self):
+        return f"Study({self.random}, {self.drawn})"
 
     @property
     def model(self):
@@ -52,10 +56,11 @@ def studies(draw, models=MODELS, people=(1, 5), trials=(1, 10), most_missing=1.0
     random = draw(st.sampled_from(models))
     lengths = draw(st.lists(st.integers(*trials), min_size=people[0], max_size=people[1]))
     gaps = [draw(st.sampled_from([0.0, 0.3, most_missing])) for _ in lengths]
-    drawn = random.draw(lengths, gaps, draw(st.integers(0, 999)))
+    drawn = lengths, gaps, draw(st.integers(0, 999))
+    people = random.draw(*drawn)
     for name in random.responses:  # a column without any value is refused
-        assume(any(np.isfinite(one[name]).any() for one in drawn.values()))
-    return Study(random, drawn)
+        assume(any(np.isfinite(one[name]).any() for one in people.values()))
+    return Study(random, people, drawn)
 
 
 FEW_TRIALS = {"people": (3, 6), "trials": (1, 15)}
@@ -180,8 +185,8 @@ def assert_same_numbers(one, other, unit=1.0):
     """Two fits that rounding alone sets apart, each parameter of the other divided by its unit.
 
     A step of EM moves a mean at its end by less than tol, 1e-6 of an SD, which is the share of the way that trials
-    resolve. Where that is a thousandth, a thousandth of an SD is left, and of a standard error, which is longer. The
-    log evidence is flat there. Fits for which this does not hold must have said that something is wrong.
+    resolve. Where that is a thousandth, a thousandth of an SD is left, and of a standard error, which is longer; the
+    log evidence is flat there. Fits of which trials resolve less, or which did not end, must have said so.
     """
     if not (sound(one) and sound(other)):
         assert one.advice
@@ -199,8 +204,8 @@ def assert_same_numbers(one, other, unit=1.0):
 
 
 def sound(found):
-    """Whether EM has ended and the data determine every mean."""
-    return found.converged and bool(np.isfinite(found.group.mean_se).all())
+    """Whether EM has ended and trials resolve something of every parameter."""
+    return found.converged and bool((found.summary()["known"].dropna() > 1e-3).all())
 
 
 @try_many
@@ -218,15 +223,21 @@ def test_unit_of_a_real_parameter(study, times):
     assert_same_numbers(before, after, xr.where(before.group.mean["parameter"] == "a", 1 / times, 1.0))
 
 
-@try_many
-@given(studies(**FEW_TRIALS))
-def test_a_subject_without_responses_is_the_group(study):
+def silence_one(study):
+    """Take all responses of the first subject away, and return its label."""
     label, columns = next(iter(study.people.items()))
     for name in study.random.responses:
         columns[name] = np.full(len(columns[name]), np.nan)
         assume(any(np.isfinite(one[name]).any() for one in study.people.values()))
     if "seen" in columns:
         columns["seen"] *= 0
+    return label
+
+
+@try_many
+@given(studies(**FEW_TRIALS))
+def test_a_subject_without_responses_is_the_group(study):
+    label = silence_one(study)
     found = fit(study, max_iter=20)
     own = found.subjects.sel(subject=label)
     assert own["log_likelihood"] == 0
