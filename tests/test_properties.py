@@ -116,7 +116,7 @@ def test_a_subject_is_the_same_alone(study):
             np.testing.assert_array_equal(alone.log_likelihood_gradient(x[[i]])[0], gradient[i])
 
 
-@try_many
+@settings(try_many, max_examples=-(-EXAMPLES // 3))  # PyTensor compiles it, which takes long
 @given(studies())
 def test_the_graph_of_all_subjects_says_the_same(study):
     """To rounding, as sums go another way."""
