@@ -327,7 +327,8 @@ def _swapped(
     columns, present = dict(subjects.columns), dict(subjects.present)
     for name in names:
         values, cells = columns[name].copy(), where[name]
-        low, high = values[~cells].min(0), values[~cells].max(0)
+        known = values if cells.all() else values[~cells]  # a block of subjects may have stand-ins only
+        low, high = known.min(0), known.max(0)
         high = np.where(high > low, high, np.where(low > 0, low - 1, low + 1))
         values[cells] = np.where(values[cells] == low, high, low)
         columns[name] = np.concatenate([values, values[:, -extra:]], axis=1) if extra else values

@@ -115,6 +115,12 @@ def test_whole_numbers_are_read_as_such_in_blocks_that_have_no_gap(study):
     np.testing.assert_array_equal(values[present], data["k"].values[present])
 
 
+def test_a_block_may_have_no_response_at_all(study):
+    model, data = study
+    gaps = data.assign(k=data["k"].where(data["subject"] // 10 != 1))
+    assert_same_bits(*(em.fit(model, some, progressbar=False) for some in (gaps, gaps.chunk(subject=10))))
+
+
 def test_a_missing_column_is_named(study):
     model, data = study
     with pytest.raises(ValueError, match="reads a column 'k' that the data do not have; they have n"):
