@@ -19,7 +19,7 @@ __all__ = ["from_dataframe", "from_subjects"]
 
 Array = NDArray[Any]
 
-LARGEST = 1e100  # squares and cubes of it are still numbers
+LARGEST = 1e60  # even its fifth power is still a number
 
 
 def from_dataframe(

@@ -215,7 +215,7 @@ def test_a_response_that_nobody_gave_is_refused(y):
         normal.compile(em.from_dataframe(table(y), "who"))
 
 
-@pytest.mark.parametrize("value", [1e300, -1e101])
+@pytest.mark.parametrize("value", [1e300, -1e61])
 def test_numbers_that_no_computation_holds_are_refused(value):
     data = em.from_dataframe(table([0.0, 1.0, 1.0, value, 0.0], n=1), "who")
     message = r"column 'y' is -?1e\+.* at subject 'bo', trial 1 \(1 in all\).*overflows.*make it NaN; else.* unit"
