@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate of .993, say
 
+WIDE = 3.0  # spreads at the start that a standard error may have: a 95 % interval is then nearly all there is
+
 FAR_FROM_EXACT = 1.0  # standard errors: an interval of 95 % then covers in 83 %
 
 ALONE = "there is one subject only, so the group has no spread: its mean is that subject's maximum-likelihood fit."
@@ -57,7 +59,8 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
     if lost.any():
         yield (
             f"no mode was found for {who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
-            "there. Their numbers are where the search stopped; look at their data, or leave them out."
+            "there. Their numbers are where the search stopped, and draw on the group's; look at their data, or leave "
+            "them out."
         )
     if repaired.any():
         yield (
@@ -77,6 +80,14 @@ def _about_group(fit: Fit) -> Iterator[str]:
     group, levels, names = fit.group.plain, fit.group.design.levels, fit.group.varying
     start, parameters = group.model.unit[group.model.varying], [fit.parameters[name] for name in names]
     far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
+    spreads = np.hypot(start, group.sd.max(0))  # people who differ widely leave their mean less certain, rightly
+    for name, se, unit, spread, is_far in zip(names, fit.group.mean_se.values, start, spreads, far, strict=True):
+        if se > WIDE * spread and not is_far:
+            yield (
+                f"the data set the group mean of {name!r} next to no limit: its standard error is {se:.2g}, where the "
+                f"search began with a spread of {unit:.2g}. The responses may be separated perfectly, or another "
+                "number of the group may do as well. Bound the parameter, or fix it."
+            )
     shares = resolved_share(group, fit.subjects["mode"].values, fit.subjects["laplace_covariance"].values)
     for level, share in enumerate(shares):
         factor, inverse = group.cholesky[level], group.inverse_cholesky[level]

@@ -19,21 +19,24 @@ __all__ = ["from_dataframe", "from_subjects"]
 
 Array = NDArray[Any]
 
+LARGEST = 1e60  # even its fifth power is still a number
+
 
 def from_dataframe(
-    frame: pd.DataFrame,
+    frame: Any,
     subject: str,
     *,
     trial: str | None = None,
     stack: Mapping[str, Sequence[str]] | None = None,
-    people: pd.DataFrame | None = None,
+    people: Any = None,
 ) -> xr.Dataset:
     """Turn a long table, one row a trial, into a Dataset with dims (subject, trial).
 
     Parameters
     ----------
     frame : DataFrame
-        One row per trial. Rows of different subjects may be interleaved; the index is not used.
+        One row per trial. Rows of different subjects may be interleaved; the index is not used. Tables of polars,
+        pyarrow and others will do that have a method ``to_pandas``.
     subject : str
         Column that says whose trial it is. Subjects keep the order in which they first appear.
     trial : str, optional
@@ -57,8 +60,8 @@ def from_dataframe(
     TypeError
         If `frame` is not a DataFrame.
     ValueError
-        If there are no rows, a column is absent or occurs twice, a subject is missing (in `people`, too), or the trial
-        order is missing or repeated within a subject.
+        If there are no rows, a column is absent or occurs twice, column names have several levels, a subject is missing
+        (in `people`, too), or the trial order is missing or repeated within a subject.
 
     Examples
     --------
@@ -68,8 +71,7 @@ def from_dataframe(
     >>> data.n_trials.values
     array([2, 1])
     """
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"from_dataframe needs a pandas DataFrame, not {type(frame).__name__}.")
+    frame = _as_pandas(frame, "from_dataframe needs")
     if not isinstance(subject, str) and subject not in list(frame.columns):
         raise TypeError(f"subject={subject!r} must be the name of one column.")
     stack = dict(stack or {})
@@ -138,7 +140,7 @@ def from_subjects(
     >>> em.from_subjects(pyem_data, columns=["choice", "reward"]).sizes["trial"]
     3
     """
-    if isinstance(people, pd.DataFrame):
+    if _is_table(people):
         raise TypeError("from_subjects needs one entry a subject; one table of all is for em.from_dataframe.")
     if columns is not None and len(set(columns)) < len(columns):
         raise ValueError(f"columns names {_first_repeated(columns)!r} twice.")
@@ -154,10 +156,25 @@ def from_subjects(
     return _assemble(labels, named)
 
 
-def _of_people(people: pd.DataFrame, subject: str, data: xr.Dataset) -> dict[str, tuple[str, Array]]:
+def _is_table(table: Any) -> bool:
+    return isinstance(table, pd.DataFrame) or hasattr(table, "to_pandas")
+
+
+def _as_pandas(table: Any, who: str) -> pd.DataFrame:
+    """Take pandas' tables, and those that know the way there."""
+    frame = table.to_pandas() if _is_table(table) and not isinstance(table, pd.DataFrame) else table
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(
+            f"{who} a pandas DataFrame, not {type(table).__name__}; a table of polars, pyarrow and others will do that "
+            "has a method to_pandas (a lazy one: collect it first)."
+        )
+    return frame
+
+
+def _of_people(people: Any, subject: str, data: xr.Dataset) -> dict[str, tuple[str, Array]]:
     """Bring a table with one row a subject into the order of the data's subjects."""
-    if not isinstance(people, pd.DataFrame):
-        raise TypeError(f"people must be a pandas DataFrame, not {type(people).__name__}.")
+    people = _as_pandas(people, "people must be")
+    _check_names_of_columns(people)
     table = people.set_index(subject) if subject in people.columns else people
     labels = data["subject"].values
     twice = table.index[table.index.duplicated()]
@@ -176,10 +193,19 @@ def _of_people(people: pd.DataFrame, subject: str, data: xr.Dataset) -> dict[str
     return {str(name): ("subject", _as_array(table[name])) for name in table.columns}
 
 
+def _check_names_of_columns(frame: pd.DataFrame) -> None:
+    if frame.columns.nlevels > 1:
+        raise ValueError(
+            f"the table's columns have names of {frame.columns.nlevels} levels, such as {frame.columns[0]}: give each "
+            'one name, as in frame.columns = ["_".join(levels) for levels in frame.columns].'
+        )
+    names = [str(name) for name in frame.columns]  # 1 and "1" would be one variable
+    if len(set(names)) < len(names):
+        raise ValueError(f"column {_first_repeated(names)!r} occurs twice: rename or drop one.")
+
+
 def _check_columns(frame: pd.DataFrame, needed: Iterable[str]) -> None:
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
-        raise ValueError(f"column {repeated[0]!r} occurs twice: rename or drop one.")
+    _check_names_of_columns(frame)
     for column in needed:
         if column not in frame.columns:
             raise ValueError(f"no column {column!r} in the table; it has {', '.join(map(str, frame.columns))}.")
@@ -207,24 +233,34 @@ def _in_order(frame: pd.DataFrame, subject: str, trial: str) -> pd.DataFrame:
 
 def _as_array(column: pd.Series | ArrayLike) -> Array:
     """Numbers as int64 or float64 (missing: NaN), all else as objects."""
-    series = pd.Series(column).infer_objects() if np.ndim(column) == 1 else None  # type: ignore[arg-type]
-    values: Array
-    if series is None:
+    if np.ndim(column) != 1:  # type: ignore[arg-type]
         values = np.asarray(column)
-    elif not pd.api.types.is_numeric_dtype(series.dtype):
-        return np.asarray(series.to_numpy(dtype=object))
-    elif series.hasnans:
-        values = series.to_numpy(dtype=float, na_value=np.nan)
     else:
-        values = series.to_numpy()
+        series, numbers = pd.Series(column), _as_numbers(pd.Series(column))
+        if not pd.api.types.is_numeric_dtype(numbers.dtype):
+            return np.asarray(series.to_numpy(dtype=object))
+        values = numbers.to_numpy(dtype=float, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+    if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        return values.astype(np.float64)
     if values.dtype.kind in "biu":
         return values.astype(np.int64)
     return values.astype(np.float64) if values.dtype.kind == "f" else values.astype(object)
 
 
+def _as_numbers(series: pd.Series) -> pd.Series:
+    """See whether objects, categories or arrow's values are numbers, some of them missing perhaps (None, pd.NA)."""
+    if series.dtype != object and not isinstance(series.dtype, pd.CategoricalDtype | pd.ArrowDtype):
+        return series
+    series = series.astype(object)
+    series = series.where(series.notna(), np.nan).infer_objects()
+    return series.convert_dtypes() if series.dtype == object else series  # bools, some of them missing
+
+
 def _named_columns(entry: Any, columns: Sequence[str] | None, label: Hashable) -> dict[str, Array]:
-    if isinstance(entry, pd.DataFrame):
-        entry = {str(name): entry[name] for name in entry.columns}
+    if _is_table(entry):
+        frame = _as_pandas(entry, f"subject {label!r} needs")
+        _check_names_of_columns(frame)
+        entry = {str(name): frame[name] for name in frame.columns}
     if not isinstance(entry, Mapping):
         if columns is None:
             raise ValueError(
@@ -247,6 +283,9 @@ def _assemble(labels: list[Any], people: list[dict[str, Array]]) -> xr.Dataset:
     """Pad every column to the longest subject, and stack subjects."""
     if not people:
         raise ValueError("there are no subjects.")
+    nameless = [place for place, label in enumerate(labels) if label is None or label is pd.NA or label != label]
+    if nameless:
+        raise ValueError(f"the label of subject number {nameless[0]} is missing: every subject needs one.")
     if len(set(labels)) < len(labels):
         raise ValueError(f"subject {_first_repeated(labels)!r} occurs twice: labels must be unique.")
     _check_names(labels, people)
@@ -371,7 +410,7 @@ class Seen(NamedTuple):
 
     value: Array  # one that is present, (...)
     gaps: bool  # whether a trial that is no padding has none
-    whole: bool  # whether all are whole numbers
+    whole: bool  # whether all are whole numbers, of a size that PyMC holds
 
     @classmethod
     def all_of(cls, parts: Sequence[Seen]) -> Seen | None:
@@ -386,7 +425,8 @@ def look_at(data: xr.Dataset, name: str) -> Seen:
     """See what a column, or some subjects' part of it, holds; raises what `read_column` raises, but for no value."""
     values, real, present = _cells(data, name)
     known = values[present]
-    return Seen(known[0] if len(known) else known, bool((real & ~present).any()), bool((known % 1 == 0).all()))
+    whole = bool((known % 1 == 0).all()) and not _is_long(known)
+    return Seen(known[0] if len(known) else known, bool((real & ~present).any()), whole)
 
 
 def read_column(data: xr.Dataset, name: str, seen: Seen | None = None) -> tuple[Array, NDArray[np.bool_]]:
@@ -437,16 +477,52 @@ def _cells(data: xr.Dataset, name: str) -> tuple[Array, NDArray[np.bool_], NDArr
     require_column(data, name)
     variable = data[name]
     values = np.asarray(variable.values)
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"column {name!r} holds {values.dtype} values, not numbers: code it as integers first.")
-    values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
     real = _real_cells(data, variable)
+    if values.dtype.kind not in "biuf":
+        _refuse_objects(data, variable, widen(real, values.ndim))
+    as_float = values.dtype.kind == "f" or _is_long(values)
+    values = values.astype(np.float64 if as_float else np.int64)
     return values, real, real & ~np.isnan(values).any(axis=tuple(range(real.ndim, values.ndim)))
 
 
+def _is_long(values: Array) -> bool:
+    """Whether there are integers beyond 32 bits, of which PyMC would drop the rest: they are read as floats."""
+    return bool(values.size) and bool(max(abs(float(values.min())), abs(float(values.max()))) > np.iinfo(np.int32).max)
+
+
+def _refuse_objects(data: xr.Dataset, variable: xr.DataArray, real: NDArray[np.bool_]) -> None:
+    """Raise, and show the first that is no number."""
+    values, first = variable.values, ""
+    for place in map(tuple, np.argwhere(np.broadcast_to(real, values.shape))):
+        if not _is_number(values[place]):
+            first = f" (the first is {label_text(values[place])} at {_place(data, variable, place)})"
+            break
+    raise ValueError(
+        f"column {variable.name!r} holds {values.dtype} values, not numbers{first}: code it as integers first, or as "
+        "NaN where it is missing."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, np.timedelta64)
+
+
+def _refuse_huge(data: xr.Dataset, variable: xr.DataArray, real: NDArray[np.bool_]) -> None:
+    """Raise if a column has numbers whose products no float holds."""
+    huge = np.isfinite(variable.values) & (np.abs(variable.values.astype(float)) > LARGEST) & real
+    if huge.any():
+        at = tuple(np.argwhere(huge)[0])
+        raise ValueError(
+            f"column {variable.name!r} is {variable.values[at]:.3g} at {_place(data, variable, at)} "
+            f"({int(huge.sum())} in all): computing with numbers beyond {LARGEST:.0e} overflows. If it stands for a "
+            "missing value, make it NaN; else take a larger unit."
+        )
+
+
 def refuse_missing(data: xr.Dataset, name: str) -> None:
-    """Raise if a column that must be complete has a missing or infinite value."""
+    """Raise if a column that must be complete has a missing or infinite value, or one too large to compute with."""
     variable = data[name]
+    _refuse_huge(data, variable, widen(_real_cells(data, variable), variable.ndim))
     real = _real_cells(data, variable)
     bad = ~np.isfinite(variable.values) & widen(real, variable.ndim)
     if not bad.any():
@@ -460,8 +536,9 @@ def refuse_missing(data: xr.Dataset, name: str) -> None:
 
 
 def check_responses(data: xr.Dataset, name: str) -> None:
-    """Raise if an observed column has an infinite value, or misses a part of a trial's values."""
+    """Raise if an observed column has an infinite or huge value, or misses a part of a trial's values."""
     variable, real = data[name], _real_cells(data, data[name])
+    _refuse_huge(data, variable, widen(real, variable.ndim))
     infinite = np.isinf(variable.values) & widen(real, variable.ndim)
     if infinite.any():
         where = _place(data, variable, tuple(np.argwhere(infinite)[0]))

@@ -26,7 +26,7 @@ from em_ppl.checkpoint import Checkpoint, MakeModel, State, Step
 from em_ppl.checks import check_choices, check_counts
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.cores import at_most
-from em_ppl.data import check_dataset
+from em_ppl.data import check_dataset, label_text
 from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
@@ -47,6 +47,7 @@ __all__ = ["ConvergenceWarning", "fit"]
 WORSE = 1.0  # log posterior that a bold step may lose
 CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
+RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
 PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
 
 
@@ -309,6 +310,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         if group is not state.plain:
             careful_until = iteration + CAREFUL
     update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+    refuse_runaway(compiled, group, subjects, update)
 
     change = distance(group, update)
     stays = State(
@@ -370,6 +372,22 @@ def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
     everyone = np.union1d(scheme.hard, flagged)
     news = scheme.estimator == "corrected" and len(everyone) > len(scheme.hard)
     return everyone if news else np.arange(0)
+
+
+def refuse_runaway(compiled: Likelihoods, group: Group, subjects: Posteriors, update: Group) -> None:
+    """Raise where the group runs off to infinity behind a subject whose log-likelihood has no bound."""
+    unit = group.model.unit[group.model.varying]
+    spread = update.sd / unit
+    if np.isfinite(spread).all() and spread.max() < RUNAWAY:
+        return
+    away = np.abs(subjects.laplace.mode - group.location) / unit
+    who, which = np.unravel_index(np.where(np.isfinite(away), away, np.inf).argmax(), away.shape)
+    name = [n for n, p in compiled.model.parameters.items() if not p.shared][which]
+    raise ModelError(
+        f"{compiled.model.name}: EM ran off to infinity in {name!r}, behind subject "
+        f"{label_text(compiled.data['subject'].values[who])}: its log-likelihood has no maximum that the search could "
+        "find. Look at its data and their unit, bound the parameter (em.Unit, em.Interval), or leave the subject out."
+    )
 
 
 def distance(group: Group, other: Group) -> float:

@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_ppl.compiled import CompiledModel
+from em_ppl.data import label_text
 from em_ppl.group import FloatArray, Group, Index
+from em_ppl.model import ModelError
 
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
 GRADIENT_TOLERANCE = 1e-6
 MAX_STEPS = 100
+STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
 LONGEST_STEP = 3.0  # in SDs of the group
 STENCIL = 1e-3  # of a posterior SD: truncation 1e-7, rounding 1e-11 of the second derivative
 LARGEST_SHIFT = 1.0  # in posterior SDs
@@ -89,6 +92,7 @@ class Minima(NamedTuple):
     converged: NDArray[np.bool_]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
 def approximate(
     compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray
 ) -> LaplaceApproximation:
@@ -109,10 +113,11 @@ def approximate(
     found, varying = find_modes(compiled, group, start, curvature), group.model.varying
     z, mode = found.point, group.unstandardise(found.point)
     slope = _slope(compiled, group, found, mode)
-    root = np.linalg.cholesky(laplace_covariance(group, z, curvature)[0])
+    root = _root(compiled, group, mode, laplace_covariance(group, z, curvature)[0])
     second, bend = differentiate(compiled, group, mode, slope, root)
     curvature = second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
+    _root(compiled, group, mode, covariance)  # for those who need it next
     shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, root))
     log_prior = group.log_density_of_standardised(z)
     return LaplaceApproximation(
@@ -131,6 +136,23 @@ def approximate(
     )
 
 
+def _root(compiled: CompiledModel, group: Group, mode: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Factor Laplace covariances; raises ModelError where one is a point or a line, as far as floats can tell."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError as error:
+        widths = np.linalg.eigvalsh(np.where(np.isfinite(covariance), covariance, 0.0))
+        who, varying = int((widths[:, 0] / np.maximum(widths[:, -1], 1e-300)).argmin()), group.model.varying
+        far = int((np.abs(mode[who] - group.model.centre[varying]) / group.model.unit[varying]).argmax())
+        name, parameter = list(compiled.model.parameters.items())[varying[far]]
+        raise ModelError(
+            f"{compiled.model.name}: the posterior of subject {label_text(compiled.data['subject'].values[who])} "
+            f"shrinks to a point at {name}={float(parameter.to_natural(mode[who, far])):.3g}: its log-likelihood seems "
+            f"to have no bound there, as where an SD goes to 0 since the mean can be every response. Bound {name!r}, "
+            "let all subjects share it (shared=True), or leave the subject out."
+        ) from error
+
+
 def _slope(compiled: CompiledModel, group: Group, found: Minima, mode: FloatArray) -> FloatArray:
     """Gradient of the log-likelihood at the modes; by varying parameters the search has it already."""
     slope = np.empty(compiled.shape)
@@ -141,6 +163,7 @@ def _slope(compiled: CompiledModel, group: Group, found: Minima, mode: FloatArra
     return slope
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
     """Newton's step from the modes under another group towards those under this one; it evaluates nothing."""
     z, factor = group.standardise(subjects.mode), group.factor()
@@ -173,6 +196,7 @@ def _in_units_of(factor: FloatArray, curvature: FloatArray) -> FloatArray:
     return factor.transpose(0, 2, 1) @ curvature @ factor
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
 def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance: float, longest_step: float) -> Minima:
     """Minimise many small functions at once: damped BFGS, each row leaving when its gradient is small.
 
@@ -191,16 +215,17 @@ def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance
         Largest Euclidean length of a step.
     """
     z, hessian = z.copy(), _positive(hessian)
-    active = np.arange(len(z))
+    active, stuck = np.arange(len(z)), np.zeros(len(z), dtype=int)
     f, g = _finite(objective(z, active))
     for _ in range(MAX_STEPS):
-        active = active[np.isfinite(f[active]) & (np.abs(g[active]).max(1) > tolerance)]
+        active = active[np.isfinite(f[active]) & (np.abs(g[active]).max(1) > tolerance) & (stuck[active] < STUCK)]
         if not len(active):
             break
         step = _newton_step(hessian[active], g[active], longest_step)
         new, f_new, g_new, moved = _backtrack(objective, z[active], step, f[active], g[active], active)
         hessian[active] = _bfgs(hessian[active], new - z[active], g_new - g[active])
         hessian[active[~moved]] *= 10.0  # no descent along this step: trust the model less
+        stuck[active] = np.where(f_new < f[active], 0, stuck[active] + 1)
         z[active], f[active], g[active] = new, f_new, g_new
     # where rounding hides the rest of the gradient, a millionth of a posterior SD will do
     left = (_newton_step(hessian, g, np.inf) * -g).sum(1)
