@@ -62,6 +62,11 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
             "there. Their numbers are where the search stopped, and draw on the group's; look at their data, or leave "
             "them out."
         )
+    if table["several_modes"].any():
+        yield (
+            f"the posterior of {who(table, table['several_modes'])} has a second mode that is about as probable: their "
+            "numbers are those of one. Sample, fit.sample(), or give the model what tells them apart."
+        )
     if repaired.any():
         yield (
             f"the log-posterior of {who(table, repaired)} does not curve down in every direction at the mode; along "

@@ -73,6 +73,8 @@ class State:
         The first step that may be longer than EM's own again.
     wide_searches : int
         How often EM may still end, find a better mode for somebody, and go on.
+    several_modes : ndarray of bool or None
+        Who has a second mode that is about as probable, where that has been looked for.
     status : {"max_iter", "converged", "interrupted"}
         Why EM ended, if it did.
     """
@@ -88,6 +90,7 @@ class State:
     points: tuple[tuple[FloatArray, FloatArray], ...] = ()
     careful_until: int = 0
     wide_searches: int = WIDE_SEARCHES
+    several_modes: NDArray[np.bool_] | None = None
     status: str = "max_iter"
 
     @property
@@ -287,6 +290,7 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
         "points": np.array(points) if points else np.empty((0, 2, len(state.group.units))),
         "careful_until": state.careful_until,
         "wide_searches": state.wide_searches,
+        "several_modes": state.several_modes,
         "status": state.status,
     }
     for name, group in {"group": state.group, "plain": state.plain, "last": last.group}.items():
@@ -320,6 +324,7 @@ def _unpack(arrays: Arrays, scheme: Scheme, make_model: MakeModel) -> State:
         points=tuple((point, image) for point, image in arrays["points"]),
         careful_until=int(arrays["careful_until"]),
         wide_searches=int(arrays["wide_searches"]),
+        several_modes=arrays.get("several_modes"),
         status=str(arrays["status"]),
     )
 

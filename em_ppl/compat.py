@@ -18,6 +18,8 @@ from em_ppl.files import replacing
 IS_TREE = int(version("arviz").split(".")[0]) >= 1
 """Whether InferenceData is `xarray.DataTree` (ArviZ 1) or `arviz.InferenceData` (ArviZ 0.23)."""
 
+OVERHEAD = 200_000  # bytes of a file besides its numbers, at most
+
 
 def arviz() -> Any:
     """Import ArviZ where it is needed: that takes longer than to import PyMC."""
@@ -59,10 +61,10 @@ def add_group(idata: Any, name: str, dataset: xr.Dataset) -> Any:
     return idata
 
 
-def write_netcdf(idata: Any, path: str | os.PathLike[str]) -> Path:
+def write_netcdf(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Write all or nothing."""
-    with replacing(path) as part:
-        idata.to_netcdf(str(part), engine="h5netcdf")
+    with replacing(path, OVERHEAD + sum(group.nbytes for group in groups.values())) as part:
+        make_inference_data(groups, attrs).to_netcdf(str(part), engine="h5netcdf")
     return Path(path)
 
 

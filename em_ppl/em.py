@@ -228,6 +228,7 @@ def fit(
         subjects,
         known,
         scheme,
+        done.several_modes,
         compile_kwargs,
         status=done.status,
         log_evidence=done.log_evidence,
@@ -323,6 +324,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         change=(*state.change, change),
         careful_until=careful_until,
         wide_searches=state.wide_searches,
+        several_modes=state.several_modes,
     )
     if (change < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
         return replace(stays, scheme=scheme.laid(group, hard))
@@ -339,7 +341,8 @@ def stand_still(compiled: Likelihoods, state: State) -> State:
     """End, unless somebody has a more probable mode than the one that EM followed: then go on from there."""
     if state.wide_searches:
         generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
-        mode, better = search_widely(compiled, state.group, state.mode, state.curvature, generator)
+        mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
+        state = replace(state, several_modes=several)
         if better.any():
             return replace(state, mode=mode, wide_searches=state.wide_searches - 1)
     return replace(state, status="converged")
@@ -420,7 +423,7 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     mode, lost = group.unstandardise(found.point), np.flatnonzero(~found.converged)
     if lost.size:
         own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
-        mode[lost], _ = search_from(*own, starts=starts)
+        mode[lost], *_ = search_from(*own, starts=starts)
     x = group.complete(mode)
     if not np.isfinite(compiled.log_likelihood(x)).all():
         raise ModelError(

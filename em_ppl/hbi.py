@@ -309,7 +309,7 @@ def _search_widely(
     news, posteriors = False, []
     for c, q, p in zip(problem.components, groups, subjects.posteriors, strict=True):
         group, laplace = c.group(q), p.laplace
-        mode, better = search_widely(c.compiled, group, laplace.mode, laplace.curvature, generator)
+        mode, better, _ = search_widely(c.compiled, group, laplace.mode, laplace.curvature, generator)
         posteriors.append(e_step(c.compiled, group, mode, laplace.curvature, c.scheme) if better.any() else p)
         news = news or bool(better.any())
     return weigh_models(problem, groups, posteriors) if news else None

@@ -365,7 +365,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     """See `Fit.save`."""
     groups = {name: _with_checksums(_labels_to_text(group)) for name, group in _lasting_groups(fit).items()}
-    return compat.write_netcdf(compat.make_inference_data(groups, _attributes(fit)), path)
+    return compat.write_netcdf(groups, _attributes(fit), path)
 
 
 def _with_checksums(dataset: xr.Dataset) -> xr.Dataset:

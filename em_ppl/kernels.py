@@ -8,11 +8,8 @@ the same to the last bit whoever else is there.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +32,7 @@ from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor import TensorVariable
 
 from em_ppl.cores import cores_in_use, in_threads
+from em_ppl.files import replacing
 from em_ppl.loops import Array, Code, NotWritable, write_graph
 from em_ppl.loops import Index as Place
 from em_ppl.model import Column
@@ -223,22 +221,28 @@ def compile_kernel(source: Source) -> Kernel:
     jit = numba.njit(numba.types.void(*arrays), cache=True, nogil=True, error_model="numpy")
     with warnings.catch_warnings():  # a function of PyTensor's may live in this process only
         warnings.filterwarnings("ignore", ".*Cannot cache compiled function", numba.NumbaWarning)
-        return Kernel(jit(module.kernel), source.outputs)
+        try:
+            function = jit(module.kernel)
+        except Exception:  # machine code that cannot be read, as after a crash: it is thrown away, and made again
+            for file in _folder().rglob(f"{name}*.nb?"):
+                file.unlink(missing_ok=True)
+            function = jit(module.kernel)
+        return Kernel(function, source.outputs)
+
+
+def _folder() -> Path:
+    return Path(pytensor.config.base_compiledir) / "em_ppl"
 
 
 def _module(name: str, source: str) -> ModuleType:
-    """Put the source into a file, beside which numba keeps machine code, and import it."""
-    folder = Path(pytensor.config.base_compiledir) / "em_ppl"
-    file = folder / f"{name}.py"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".unfinished", delete=False) as unfinished:
-            unfinished.write(source)
-        os.replace(unfinished.name, file)
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
+    """Put the source into a file, beside which numba keeps machine code, and run it as a module."""
+    file, content = _folder() / f"{name}.py", source.encode()
+    if not file.exists() or file.read_bytes() != content:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write_bytes(content)
+    module = ModuleType(name)
+    module.__file__ = str(file)
     sys.modules[name] = module  # where numba looks for it when it reads machine code
-    specification.loader.exec_module(module)
+    exec(compile(source, file, "exec"), vars(module))
     return module

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from em_ppl.advice import advise
 from em_ppl.blocks import Likelihoods
@@ -53,7 +54,8 @@ class Fit:
         ``posterior_covariance`` (the same, or integrated), ``slope`` (gradient of the log-posterior at the mode).
         ``natural``: the posterior mean carried to natural space, a posterior median there. ``log_likelihood``,
         ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``; ``repaired``, where the
-        curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to. In a
+        curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to;
+        ``several_modes``, where a second mode is about as probable. In a
         heavy-tailed group ``weight``: a subject below 1 counts less than others.
     history : Dataset
         ``log_evidence`` and ``change`` of the group, per iteration (of exact EM: after corrected EM had come near).
@@ -93,6 +95,7 @@ class Fit:
         subjects: Posteriors,
         known: Uncertainty,
         scheme: Scheme,
+        several_modes: NDArray[np.bool_] | None,
         compile_kwargs: Mapping[str, Any] | None,
         *,
         log_evidence: Sequence[float],
@@ -101,13 +104,15 @@ class Fit:
     ) -> Fit:
         """Label what EM found."""
         parameters = dict(compiled.model.parameters)
+        if several_modes is None:
+            several_modes = np.zeros(compiled.shape[0], dtype=bool)
         iteration = {"iteration": np.arange(1, len(change) + 1)}
         history = {"log_evidence": ("iteration", list(log_evidence)), "change": ("iteration", list(change))}
         free = free_labels(group, design, parameters)
         coords = {"free": free, "free_2": free}
         return cls(
             group=GroupEstimate(group, design, parameters, xr.DataArray(known.covariance, coords, tuple(coords))),
-            subjects=label_subjects(compiled, group, subjects, scheme),
+            subjects=label_subjects(compiled, group, subjects, scheme, several_modes),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
             data=compiled.data,
@@ -624,7 +629,13 @@ class Fit:
         )
 
 
-def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
+def label_subjects(
+    compiled: Likelihoods,
+    group: Group,
+    found: Posteriors,
+    scheme: Scheme,
+    several_modes: NDArray[np.bool_] | None = None,
+) -> xr.Dataset:
     """Label what the E-step found about every subject: see `Fit.subjects`."""
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
@@ -654,6 +665,8 @@ def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, schem
         "repaired": ("subject", laplace.repaired),
         "integrated": ("subject", integrated),
     }
+    if several_modes is not None:
+        variables["several_modes"] = ("subject", several_modes)
     if group.model.distribution.heavy_tails:
         variables["weight"] = (row, moments(group, found).weight)
     coords = {"subject": compiled.data["subject"].values, "parameter": names, "parameter_2": names}

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.group import FloatArray, Group
-from em_ppl.modes import find_modes, minimise
+from em_ppl.modes import Minima, find_modes, minimise
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
 EXTRA_STARTS = 4
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
+APART = 0.1  # group SDs between modes that count as two
+COMPARABLE = 3.0  # log posterior, by which a second mode may be lower: then it has a say
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 
@@ -68,7 +70,7 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
 
 def search_widely(
     compiled: Likelihoods, group: Group, x: FloatArray, curvature: FloatArray, generator: np.random.Generator
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """Search each subject's mode from further points of the group, the same for all, and keep the best.
 
     Modes are found roughly only, which is enough to tell one from another; the E-step that follows polishes them.
@@ -79,6 +81,8 @@ def search_widely(
         (subject, parameter), about the most probable mode found.
     better : ndarray of bool
         Whose is more probable than the one that the search from `x` finds.
+    several : ndarray of bool
+        Who has another mode that is about as probable.
     """
     starts = generator.standard_normal((EXTRA_STARTS, x.shape[1]))
     return compiled.map(partial(search_from, starts=starts), group, x, curvature)
@@ -86,12 +90,26 @@ def search_widely(
 
 def search_from(
     compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, *, starts: FloatArray
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """`search_widely` from given points, (start, parameter), where the group is standard."""
     best = find_modes(compiled, group, x, curvature, tol=ROUGH)
-    point, value = best.point.copy(), best.value.copy()
+    point, value, rival, several = best.point.copy(), best.value.copy(), best.point.copy(), ~best.converged & False
     for z in starts:
         other = find_modes(compiled, group, group.unstandardise(np.tile(z, (len(x), 1))), curvature, tol=ROUGH)
+        differs = are_two(best, other)
+        rival[differs], several = other.point[differs], several | differs
         lower = other.converged & ~(value <= other.value + ROUGH)
         point[lower], value[lower] = other.point[lower], other.value[lower]
-    return group.unstandardise(point), value < best.value
+    if (who := np.flatnonzero(several)).size:  # or two places on one flat top
+        part, own = compiled.take(who), group.take(who)
+        pair = [find_modes(part, own, own.unstandardise(found[who]), curvature[who]) for found in (best.point, rival)]
+        several[who] = are_two(*pair)
+    return group.unstandardise(point), value < best.value, several
+
+
+@np.errstate(invalid="ignore")  # where both are infinite
+def are_two(one: Minima, other: Minima) -> NDArray[np.bool_]:
+    """Whose searches ended at two modes that are about as probable."""
+    apart = np.linalg.norm(one.point - other.point, axis=1) > APART
+    found, alike = one.converged & other.converged, np.abs(one.value - other.value) < COMPARABLE
+    return np.asarray(found & apart & alike)

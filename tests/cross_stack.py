@@ -41,7 +41,7 @@ def write(folder: Path) -> None:
         predicted = pm.sample_posterior_predictive(nuts, random_seed=1, progressbar=False)
     for name, idata in (("prior_predictive", prior), ("posterior_predictive", predicted)):
         nuts = compat.add_group(nuts, name, compat.read_group(idata, name))
-    compat.write_netcdf(nuts, folder / "nuts.nc")
+    nuts.to_netcdf(str(folder / "nuts.nc"), engine="h5netcdf")
 
 
 def read(folder: Path) -> None:

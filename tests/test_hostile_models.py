@@ -66,6 +66,7 @@ def best_group(kind):
 POSSIBLE = [kind for kind in KINDS if kind != "impossible"]
 
 
+@pytest.mark.filterwarnings("ignore:the posterior of subject 'd' has a second mode")
 @pytest.mark.parametrize("kind", POSSIBLE)
 def test_the_group_is_exact_em_s_to_a_quarter_of_a_standard_error(kind):
     """A step, a cliff or a second mode of one person is more than quadrature can follow: that much is left."""
@@ -76,6 +77,7 @@ def test_the_group_is_exact_em_s_to_a_quarter_of_a_standard_error(kind):
 
 
 @pytest.mark.filterwarnings("ignore:the posterior of subject 'd' is so far from Normal")
+@pytest.mark.filterwarnings("ignore:the posterior of subject 'd' has a second mode")
 @pytest.mark.parametrize("estimator", ["corrected", "laplace", "exact"])
 @pytest.mark.parametrize("kind", POSSIBLE)
 def test_the_others_are_where_their_trials_and_the_group_put_them(kind, estimator):
@@ -94,6 +96,16 @@ def test_who_says_nothing_leaves_the_group_to_the_others():
     assert result.group.mean.item() == pytest.approx(without.group.mean.item(), abs=1e-4)
     assert result.group.sd.item() == pytest.approx(without.group.sd.item(), rel=1e-4)
     assert result.subjects["mode"].sel(subject=WHO).item() == pytest.approx(result.group.mean.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["corrected", "laplace", "exact"])
+def test_who_has_two_modes_is_named(estimator):
+    """Trials around 4 that -4 would explain as well: whichever mode is taken, the other is about as probable."""
+    data = people("two modes")
+    data["y"].loc[{"subject": WHO}] += 4.0 - data["y"].sel(subject=WHO).mean()
+    with pytest.warns(em.ConvergenceWarning, match="the posterior of subject 'd' has a second mode that is about"):
+        result = fit(odd, data, estimator=estimator)
+    assert result.subjects["several_modes"].values.tolist() == [label == WHO for label in LABELS]
 
 
 def test_an_explosion_is_named():

@@ -224,7 +224,7 @@ LABELS = {
     "floats": [i + 0.5 for i in range(12)],
     "names": [f"père {i}" for i in range(12)],
     "tuples": [("site", i) for i in range(12)],
-    "mixed": ["a", 1, 2.5, ("b", 3), None, *range(10, 17)],
+    "mixed": ["a", 1, 2.5, ("b", 3), -1, *range(10, 17)],
 }
 
 

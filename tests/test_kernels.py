@@ -3,6 +3,7 @@
 import numpy as np
 import pymc as pm
 import pytensor
+import pytensor.tensor as pt
 import pytest
 from helpers import simulated_learners
 from scipy import stats
@@ -10,8 +11,10 @@ from scipy import stats
 import em_ppl as em
 from em_ppl import functions, kernels
 from em_ppl.cores import at_most, cores_in_use, in_threads
-from em_ppl.kernels import _portions
+from em_ppl.kernels import _portions, compile_kernel, write_source
+from em_ppl.model import Column
 from em_ppl.models.rescorla_wagner import rescorla_wagner
+from em_ppl.subjects import Subjects
 
 
 def normal(level, y):
@@ -159,3 +162,20 @@ def test_what_cannot_be_written_is_left_to_pytensor():
             sd.set_value(value)
             expected = stats.norm(0.0, value).logpdf(compiled.data["y"].values).sum(1)
             np.testing.assert_allclose(compiled.log_likelihood(np.zeros((3, 1))), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", [b"", b"nonsense" * 100])
+def test_machine_code_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, how):
+    """As a crash, or a full disk, leaves it: every file of the cache is broken."""
+    monkeypatch.setattr(kernels, "_folder", lambda: tmp_path)
+    x, y = pt.scalar("x", dtype="float64"), pt.vector("y", dtype="float64")
+    kind = Column("float64", True, True, ())
+    source = write_source([x], [(y, kind)], [(x * y).sum()], [False])
+    subjects = Subjects({"y": np.array([[1.0, 2.0]])}, {}, np.array([2]), {"y": kind})
+    for _ in range(2):
+        [value] = compile_kernel(source)(subjects, np.array([[3.0]]), None)
+        assert value == 9.0
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert len(files) == 3  # the source, an index, machine code
+        for file in files:
+            file.write_bytes(how)

@@ -102,8 +102,8 @@ def alike() -> Iterator[None]:
     def no_errors(compiled: Any, group: Any, *_: Any) -> Uncertainty:
         return Uncertainty.unknown(compiled, group)
 
-    def no_search(compiled: Any, group: Any, mode: Any, *_: Any) -> tuple[Any, Any]:
-        return mode, np.zeros(len(mode), dtype=bool)
+    def no_search(compiled: Any, group: Any, mode: Any, *_: Any) -> tuple[Any, Any, Any]:
+        return mode, *np.zeros((2, len(mode)), dtype=bool)
 
     with mock.patch("em_ppl.em.uncertainty", no_errors), mock.patch("em_ppl.em.search_widely", no_search):
         yield
