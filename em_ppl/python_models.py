@@ -31,8 +31,8 @@ __all__ = ["PythonModel", "from_pyem", "python_model"]
 
 Case: TypeAlias = tuple[Any, ...]  # a subject's data, in the order of the model's columns
 
-# Differences over five points: with steps of a thousandth of a spread their error is 1e-11 of a well-behaved function,
-# small enough for third derivatives to be taken from them.
+# Differences over five points, in steps of a thousandth of a spread: an error of 1e-11 is small enough for third
+# derivatives to be taken from them.
 STEP = 1e-3
 PLACES, WEIGHTS = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0]) / 12
 WHOLE = "log_likelihood"  # the one term that a subject has
@@ -253,7 +253,7 @@ def refuse(name: str) -> NoReturn:
     raise ModelError(
         f"{name} is a Python function, of which only the log-likelihood is known. Simulation, prediction, recovery, "
         "leave-one-trial-out and NUTS need the distribution of each response: write the likelihood in PyMC, for "
-        "em.subject_model, which is some hundred times faster, too (docs/coming_from_pyem.md)."
+        "em.subject_model, which is many times faster, too (docs/coming_from_pyem.md)."
     )
 
 
@@ -343,7 +343,7 @@ def from_pyem(
     """Take an objective that was written for pyEM, as it stands.
 
     `em_ppl.fit` then takes pyEM's list of one list a subject for data, too. What a likelihood in PyMC has besides
-    (simulation, prediction, NUTS, a speed some hundred times as high), this has not.
+    (simulation, prediction, NUTS, many times the speed), this has not.
 
     Parameters
     ----------
