@@ -226,10 +226,11 @@ class CompiledModel:
         )
         text = f"the log-likelihood of subject {label_text(labels[bad[0]])} is {values[bad[0]]} at {natural}"
         for name, logp in self.pointwise_log_likelihood(x).items():
-            trials = np.argwhere(~np.isfinite(np.atleast_1d(logp[bad[0]])))
+            trials = np.unique(np.argwhere(~np.isfinite(np.atleast_1d(logp[bad[0]])))[:, :1])
             if len(trials):
-                at = f" in trial {self._trial_label(trials[0][0])}" if np.ndim(logp) > 1 else ""
-                text += f"; the first such term is {name!r}{at}"
+                every = len(trials) == trial_counts(self.data)[bad[0]] > 1  # as PyMC says of one choice out of range
+                where = "every trial" if every else f"trial {self._trial_label(trials[0])}"
+                text += f"; the first such term is {name!r}" + (f" in {where}" if np.ndim(logp) > 1 else "")
                 break
         return text + (f" ({len(bad)} subjects in all)" if len(bad) > 1 else "")
 
