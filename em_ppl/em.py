@@ -183,7 +183,7 @@ def fit(
         design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
     _check_prior(design, prior)
     started = time.perf_counter()
-    state_of = {
+    about = {
         "model": model.name,
         "parameters": {name: asdict(parameter) for name, parameter in model.parameters.items()},
         "estimator": f"{scheme.estimator}, {scheme.integration!r}",
@@ -193,7 +193,7 @@ def fit(
         "prior": repr(chosen),
         "random_seed": int(random_seed),
     }
-    with Progress(show=progressbar) as progress, at_most(cores), Checkpoint(checkpoint, state_of, tol) as kept:
+    with Progress(show=progressbar) as progress, at_most(cores), Checkpoint(checkpoint, about, tol) as kept:
         progress.say("compiling the likelihood and its gradient")
         if isinstance(model, PyMCModel):
             compiled: Likelihoods = model.compile(compile_kwargs=compile_kwargs)
@@ -248,10 +248,8 @@ def starting_state(compiled: Likelihoods, scheme: Scheme, make_model: MakeModel)
     group = starting_group(compiled, make_model)
     mode, curvature = starting_modes(compiled, group, np.random.default_rng(scheme.random_seed))
     if scheme.estimator == "exact":
-        group, scheme = (
-            replace(group, model=replace(group.model, distribution=Normal())),
-            replace(scheme, estimator="corrected"),
-        )
+        group = replace(group, model=replace(group.model, distribution=Normal()))
+        scheme = replace(scheme, estimator="corrected")
     return State(group, mode, curvature, scheme)
 
 

@@ -84,6 +84,25 @@ def test_subjects_that_are_integrated_stay_so(tmp_path, copies):
         assert_same_bits(fit, em.fit(rescorla_wagner, data, checkpoint=path, progressbar=False))
 
 
+def test_a_hierarchical_model_of_pymc_goes_on(tmp_path, copies):
+    y = np.random.default_rng(3).normal(np.arange(8)[:, None] / 2, 1.0, (8, 4))
+    with pm.Model(coords={"subject": list("abcdefgh")}) as hierarchy:
+        mean, sd = pm.Normal("mean", 0, 5), pm.HalfNormal("sd", 2)
+        level = pm.Normal("level", mean, sd, dims="subject")
+        pm.Normal("y", level[:, None], 1.0, observed=y)
+    model, path = em.from_pymc(hierarchy, dim="subject"), tmp_path / "state"
+    fit = em.fit(model, checkpoint=path, progressbar=False)
+    for state in copies()[::6]:
+        shutil.copy(state, path)
+        assert_same_bits(fit, em.fit(model, checkpoint=path, progressbar=False))
+
+
+def test_data_in_chunks_go_on_from_what_whole_data_left(lines, tmp_path, copies):
+    path, whole = tmp_path / "state", em.fit(line, lines, checkpoint=tmp_path / "state", progressbar=False)
+    shutil.copy(copies()[5], path)
+    assert_same_bits(whole, em.fit(line, lines.chunk(subject=6), checkpoint=path, progressbar=False))
+
+
 KILLED = """
 import os, signal, sys
 import em_ppl as em
