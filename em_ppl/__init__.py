@@ -36,8 +36,9 @@ from em_ppl.plots import (
     plot_shrinkage,
     plot_subjects,
 )
+from em_ppl.pyem import from_pyem
 from em_ppl.pymc_models import PyMCModel, from_pymc
-from em_ppl.python_models import PythonModel, from_pyem, python_model
+from em_ppl.python_models import PythonModel, python_model
 from em_ppl.recovery import Recovery, recover
 from em_ppl.result import Fit
 from em_ppl.simulation import draw_subjects, simulate

@@ -36,8 +36,8 @@ from em_ppl.m_step import log_prior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, find_modes, predict_modes
 from em_ppl.progress import Progress
+from em_ppl.pyem import PyEMModel
 from em_ppl.pymc_models import PyMCModel
-from em_ppl.python_models import PyEMModel
 from em_ppl.result import Fit
 from em_ppl.start import EXTRA_STARTS, ROUGH, search_from, search_widely, starting_point
 from em_ppl.uncertainty import Uncertainty, uncertainty
