@@ -57,7 +57,7 @@ class ConvergenceWarning(UserWarning):
 
 def fit(
     model: SubjectModel | PyMCModel,
-    data: xr.Dataset | Sequence[Any] | None = None,
+    data: xr.Dataset | Sequence[Any] | Mapping[Any, Any] | None = None,
     *,
     estimator: Estimator | Quadrature | ImportanceSampling = "corrected",
     covariance: Structure = "diagonal",
@@ -170,7 +170,7 @@ def fit(
     check_counts(cores=1 if cores is None else cores)
     _check_kinds(model, distribution, prior)
     _check_executor(executor, model)
-    if isinstance(model, PyEMModel) and isinstance(data, Sequence):
+    if isinstance(model, PyEMModel) and isinstance(data, list | tuple | dict):
         data = model.read(data)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()

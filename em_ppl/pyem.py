@@ -34,8 +34,8 @@ class PyEMModel(PythonModel):
             return -np.inf
         return value if value is None else -value
 
-    def read(self, all_data: Sequence[Any]) -> xr.Dataset:
-        """Turn pyEM's list of one list a subject into a Dataset."""
+    def read(self, all_data: Any) -> xr.Dataset:
+        """Turn pyEM's list of one list a subject, or a mapping from labels to such, into a Dataset."""
         data = from_subjects(all_data, columns=self.columns)
         text = {name: v.fillna("") for name, v in data.items() if v.dtype == object and _is_text(v.values)}
         return data.assign({name: variable.astype(str) for name, variable in text.items()})
