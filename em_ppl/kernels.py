@@ -218,16 +218,17 @@ def compile_kernel(source: Source) -> Kernel:
     module = _module(name, text)
     vars(module).update(source.functions)
     arrays = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=only) for d, n, only in source.types]
-    jit = numba.njit(numba.types.void(*arrays), cache=True, nogil=True, error_model="numpy")
+    function = numba.njit(cache=True, nogil=True, error_model="numpy")(module.kernel)
+    signature = numba.types.void(*arrays)
     with warnings.catch_warnings():  # a function of PyTensor's may live in this process only
         warnings.filterwarnings("ignore", ".*Cannot cache compiled function", numba.NumbaWarning)
         try:
-            function = jit(module.kernel)
+            function.compile(signature)
         except Exception:  # machine code that cannot be read, as after a crash: it is thrown away, and made again
-            for file in _folder().rglob(f"{name}*.nb?"):
-                file.unlink(missing_ok=True)
-            function = jit(module.kernel)
-        return Kernel(function, source.outputs)
+            function._cache.flush()  # type: ignore[attr-defined]
+            function.compile(signature)
+    function.disable_compile()
+    return Kernel(function, source.outputs)
 
 
 def _folder() -> Path:
