@@ -326,6 +326,8 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     )
     if (change < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
         return replace(stays, scheme=scheme.laid(group, hard))
+    if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
+        return replace(stays, careful_until=0)
     if change < tol:
         return stand_still(compiled, stays)
     extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)

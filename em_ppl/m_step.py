@@ -18,7 +18,7 @@ from em_ppl.e_step import Posteriors
 from em_ppl.group import FloatArray, Group, GroupPrior, HyperPrior
 
 SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
-LONGEST_SHARED_STEP = 1.0  # in units of the parameter
+LONGEST_STEP = 1.0  # of a coefficient or a shared parameter that is lengthened, in its units
 SHARED_RIDGE = 1e-4  # information per unit: a shared parameter about which less is known stays where it is
 # shares of the group's variance that trials resolve, 1 - Laplace variance / group variance
 CREEPING = 0.2  # below it EM creeps, and takes scoring steps instead
@@ -144,11 +144,21 @@ def resolved_share(group: Group, mode: FloatArray, covariance: FloatArray) -> Fl
 
     Between 0 (the trials say nothing) and the identity (each subject is known exactly), (level, parameter, parameter).
     """
+    return _mean_of_each_class(group, _shares(group, mode, covariance))
+
+
+def _shares(group: Group, mode: FloatArray, covariance: FloatArray) -> FloatArray:
+    """`resolved_share` of each subject, (subject, parameter, parameter)."""
     inverse = group.inverse_cholesky[group.model.level]
     left = inverse @ covariance @ inverse.transpose(0, 2, 1)
     share = np.eye(left.shape[-1]) - group.curvature(group.standardise(mode)) @ left
-    share = np.einsum("cn,nij->cij", group.model.members, share) / group.model.members.sum(1)[:, None, None]
     return (share + share.transpose(0, 2, 1)) / 2
+
+
+def _mean_of_each_class(group: Group, values: FloatArray) -> FloatArray:
+    """Mean over the subjects of each class, (subject, ...) -> (level, ...)."""
+    members = group.model.members / group.model.members.sum(1)[:, None]
+    return np.einsum("cn,n...->c...", members, values)
 
 
 def _scoring_steps(
@@ -158,13 +168,16 @@ def _scoring_steps(
 
     EM moves a mean by the share of the way that trials resolve, and a variance by the share's square: as an SD goes to
     0 both creep. Divided by these, they are steps of Fisher's scoring on the marginal likelihood, and the fixed point
-    is the same. The space is that in which the group is standard, along the parameters (diagonal) or the directions
-    that trials resolve apart (full).
+    is the same. The square is the mean of subjects' own: where few have all the information, or some a likelihood that
+    curves up, it is far more than that of the mean share. The space is that in which the group is standard, along the
+    parameters (diagonal) or the directions that trials resolve apart (full).
     """
-    shares, creeps = resolved_share(group, subjects.laplace.mode, subjects.laplace.covariance), False
-    covariances = covariances.copy()
+    by_subject, creeps = _shares(group, subjects.laplace.mode, subjects.laplace.covariance), False
+    shares, covariances = _mean_of_each_class(group, by_subject), covariances.copy()
     for level, share in enumerate(shares):
-        known, axes = np.linalg.eigh(share) if group.model.joint else (np.diag(share), np.eye(len(share)))
+        axes = np.linalg.eigh(share)[1] if group.model.joint else np.eye(len(share))
+        along = np.einsum("ik,nij,jk->nk", axes, by_subject[group.model.level == level], axes)
+        known = np.sqrt((along**2).mean(0))
         slow = (known > NOTHING) & (known < CREEPING)
         if not slow.any():
             continue
@@ -193,9 +206,12 @@ def _nearest_correlations(correlations: FloatArray) -> FloatArray:
 
 
 def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray) -> FloatArray:
-    """`_regression_step` with the information that trials have, no longer than the SD of subjects' own estimates."""
+    """`_regression_step` with the information that trials have, its size where they have less than none.
+
+    It is no longer than the SD of subjects' own estimates, nor than a unit.
+    """
     values, vectors = np.linalg.eigh(shares)
-    values = np.where(values < NOTHING, 1.0, values)
+    values = np.maximum(np.abs(values), NOTHING)
     known = (vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1)
     inverse = group.inverse_cholesky
     resolved = (inverse.transpose(0, 2, 1) @ known @ inverse)[group.model.level]
@@ -206,7 +222,8 @@ def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray)
     step = np.linalg.solve(information + np.diag(prior_information), score + prior_score)
     moved = np.einsum("nij,nj->ni", inverse[group.model.level], group.model.design @ step)
     longest = np.sqrt(np.einsum("ni,nij,nj->n", moved, known[group.model.level], moved)).max()
-    return np.asarray(step / max(longest, 1.0))
+    units = float(np.abs(step / group.units[: len(step)]).max())
+    return np.asarray(step / max(longest, units / LONGEST_STEP, 1.0))
 
 
 # --- shared parameters ----------------------------------------------------------------------------------------------
@@ -223,7 +240,7 @@ def shared_step(compiled: Likelihoods, group: Group, subjects: Posteriors) -> Fl
     values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
     score = score * unit
     step = vectors @ ((vectors.T @ score) / (np.abs(values) + SHARED_RIDGE))
-    return np.asarray(step * unit * min(1.0, LONGEST_SHARED_STEP / max(float(np.abs(step).max()), 1e-300)))
+    return np.asarray(step * unit * min(1.0, LONGEST_STEP / max(float(np.abs(step).max()), 1e-300)))
 
 
 def shared_information(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:

@@ -3,6 +3,7 @@
 import warnings
 from functools import partial
 
+import grammar
 import numpy as np
 import pymc as pm
 import pytensor
@@ -339,6 +340,70 @@ def test_hundreds_of_small_studies_converge(make_successes):
         for seed in range(150):
             study = make_successes(20, 5, sd=0.6, seed=1000 + 2 * seed)
             assert em.fit(study.model, study.data, progressbar=False).converged
+
+
+def silence(people, label):
+    """Take all responses of one of them away."""
+    people[label]["y"] = np.full(len(people[label]["y"]), np.nan)
+    return em.from_subjects(people)
+
+
+def assert_maximum(fit):
+    """Laplace's likelihood is lower an eighth of a standard error away, and no higher where an SD is even nearer to 0.
+
+    A fit that is a thousandth of a standard error from the maximum passes.
+    """
+    mean, sd = fit.group.mean.values, fit.group.sd.values
+    top = laplace_evidence(fit, mean, sd)
+    se = np.sqrt(np.diag(fit.group.free_covariance))
+    for k, far in enumerate(np.where(np.isfinite(se), se, 1.0) / 8):
+        for side in (-far, far):
+            away = np.concatenate([mean, np.log(sd)])
+            away[k] += side
+            assert laplace_evidence(fit, away[: len(mean)], np.exp(away[len(mean) :])) < top + 1e-7
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # an SD goes to 0, subjects are integrated
+def test_an_sd_of_which_trials_resolve_little_is_found_whatever_the_order():
+    """Trials resolve a hundredth of k's variance, less than nothing of some subjects', and the SD of a goes to 0."""
+    random = grammar.make(77)
+    lengths, gaps = [44, 39, 48, 40, 23, 26, 25, 24, 24, 37, 28, 44], [0.3] * 8 + [0.0] * 4
+    data = em.from_subjects(random.draw(lengths, gaps, 374))
+    shuffled = data.isel(subject=[5, 11, 3, 9, 6, 4, 7, 10, 2, 0, 8, 1])
+    fits = [em.fit(random.model, own, tol=1e-6, progressbar=False) for own in (data, shuffled)]
+    for fit in fits:
+        assert fit.converged
+        assert fit.iterations < 50
+        assert_maximum(fit)
+    np.testing.assert_allclose(*(fit.group.mean for fit in fits), atol=1e-4)
+    np.testing.assert_allclose(*(fit.group.sd[0] for fit in fits), rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
+def test_subjects_of_whom_trials_say_very_different_amounts_do_not_lengthen_steps_too_far():
+    random = grammar.make(5)
+    lengths = [35, 41, 42, 37, 44, 50, 22, 30, 24, 30, 30, 44]
+    gaps = [0.3, 0.3, 0.3, 0.0, 0.3, 0.0, 0.0, 0.3, 0.0, 0.0, 0.3, 0.0]
+    data = silence(random.draw(lengths, gaps, 413), "p0")
+    fit = em.fit(random.model, data, progressbar=False)
+    assert fit.converged
+    assert fit.iterations < 100
+    assert_maximum(fit)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
+def test_means_do_not_stop_short_when_sds_have_gone_to_0():
+    """What is left to find is the maximum of the pooled likelihood, here PyMC's, by SciPy."""
+    random = grammar.make(7)
+    people = random.draw([46, 36, 21, 42, 50, 50, 34, 29], [0.3, 0.3, 0.0, 0.3, 0.3, 0.0, 0.3, 0.0], 201)
+    fit = em.fit(random.model, silence(people, "p0"), progressbar=False)
+    assert fit.converged
+
+    def negative(x):
+        return -sum(random.log_likelihood(x, columns) for columns in people.values())
+
+    pooled = optimize.minimize(negative, [-1.0, 0.5], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9}).x
+    np.testing.assert_allclose((fit.group.mean - pooled) / fit.group.mean_se, 0, atol=1e-3)
 
 
 def test_subjects_whose_posterior_is_no_hill_are_integrated_and_named():
