@@ -186,7 +186,7 @@ def test_what_needs_a_distribution_says_so(pyem_fit, ask):
 # --- plain functions ------------------------------------------------------------------------------------------------
 
 
-@em.subject_model(rate=em.Positive(spread=1.0), lapse=em.Unit())
+@em.subject_model(rate=em.Positive(spread=1.0), lapse=em.Unit(shared=True))
 def decay(rate, lapse, delay, k):
     p = lapse / 2 + (1 - lapse) * pt.exp(-rate * delay)
     pm.Binomial("k", 10, p=p, observed=k)
@@ -216,7 +216,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
 
 
 def test_a_numpy_function_gives_the_fit_of_the_same_likelihood_in_pymc(decays, decay_fit):
-    model = em.python_model(rate=em.Positive(spread=1.0), lapse=em.Unit())(decay_in_numpy)
+    model = em.python_model(rate=em.Positive(spread=1.0), lapse=em.Unit(shared=True))(decay_in_numpy)
     assert_same_fit(em.fit(model, decays, progressbar=False), decay_fit)
 
 
@@ -229,7 +229,9 @@ def test_a_function_with_its_gradient_by_jax(decays, decay_fit):
         return (k * jax.numpy.log(p) + (10 - k) * jax.numpy.log1p(-p)).sum()
 
     slopes = jax.jit(jax.grad(decay_in_jax, argnums=(0, 1)))
-    model = em.python_model(rate=em.Positive(spread=1.0), lapse=em.Unit(), gradient=slopes)(jax.jit(decay_in_jax))
+    model = em.python_model(rate=em.Positive(spread=1.0), lapse=em.Unit(shared=True), gradient=slopes)(
+        jax.jit(decay_in_jax)
+    )
     compiled, x = model.compile(decays), np.random.default_rng(0).normal(0, 1, (15, 2))
     np.testing.assert_allclose(
         compiled.log_likelihood_gradient(x), decay.compile(decays).log_likelihood_gradient(x), rtol=1e-8, atol=1e-8
@@ -310,9 +312,9 @@ def test_nan_everywhere_names_the_subject():
         (lambda: em.from_pyem(objective, ["beta", "alpha"], [np.sin, np.exp]), "the transform of 'beta' is none of"),
         (lambda: em.from_pyem(decay_in_numpy, ["rate", "lapse"]), "takes no prior=... and output="),
         (lambda: em.from_pyem(lambda x, *data, prior, output: 0.0, ["a"]), "does not name its data"),
-        (lambda: em.python_model(rate=em.Real(), lapse=em.Unit())(decay_in_numpy), "'rate' needs a spread"),
+        (lambda: em.python_model(rate=em.Real(), lapse=em.Unit(shared=True))(decay_in_numpy), "'rate' needs a spread"),
         (
-            lambda: em.python_model(lapse=em.Unit(), rate=em.Positive())(decay_in_numpy),
+            lambda: em.python_model(lapse=em.Unit(shared=True), rate=em.Positive())(decay_in_numpy),
             "must take its parameters first",
         ),
         (lambda: em.python_model(rate=em.Positive())(lambda rate: 0.0), "takes no data column"),
