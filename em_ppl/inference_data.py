@@ -431,11 +431,11 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None
     if model is not None and not isinstance(model, PyMCModel):
         check_subject_model(model)
     idata = _read(path)
-    found, observed = compat.read_group(idata, "fit"), compat.read_group(idata, "observed_data")
-    if found is None or observed is None or "em_ppl" not in idata.attrs:
-        raise ValueError(
-            f"{path} holds no fit of em_ppl: it needs groups 'fit' and 'observed_data', and our attributes."
-        )
+    found = compat.read_group(idata, "fit")
+    data = [compat.read_group(idata, name) for name in ("observed_data", "constant_data")]
+    parts = [part for part in data if part is not None]  # one may be empty
+    if found is None or not parts or "em_ppl" not in idata.attrs:
+        raise ValueError(f"{path} holds no fit of em_ppl: it needs groups 'fit' and of data, and our attributes.")
     try:
         ours = json.loads(idata.attrs["em_ppl"])
         version_of_file = int(ours["format"])
@@ -446,9 +446,8 @@ def load(path: str | os.PathLike[str], *, model: SubjectModel | PyMCModel | None
         raise ValueError(
             f"{path} was written by {'a newer em_ppl: update the package' if newer else 'an older em_ppl: fit again'}."
         )
-    parts = [observed, compat.read_group(idata, "constant_data")]
     try:
-        fit = _fit_from(found, [part for part in parts if part is not None], ours, model)
+        fit = _fit_from(found, parts, ours, model)
         _check_whole(fit)
     except Exception as error:  # of a file that is damaged, or was made by others, anything may be wrong
         raise ValueError(f"{path} holds a fit that is damaged: {type(error).__name__}: {error}") from error
