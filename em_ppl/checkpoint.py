@@ -27,6 +27,7 @@ from em_ppl.e_step import Posteriors, Scheme
 from em_ppl.files import replacing
 from em_ppl.functions import lines_of_this_package
 from em_ppl.group import FloatArray, Group, GroupModel
+from em_ppl.m_step import log_prior
 from em_ppl.modes import LaplaceApproximation
 from em_ppl.start import WIDE_SEARCHES
 
@@ -34,7 +35,7 @@ __all__ = ["Checkpoint", "State", "Step"]
 
 SHARE = 0.1  # of a fit's time may go into saving
 SAME = 1e-6  # log-likelihood by which the same data and model may differ between machines
-GROUP = ("coefficients", "covariances", "shared")
+GROUP = [f.name for f in fields(Group) if f.name != "model"]
 
 Arrays = Mapping[str, NDArray[Any]]
 MakeModel = Callable[[FloatArray], GroupModel]
@@ -185,9 +186,7 @@ class Checkpoint:
 
     # --- when it goes on ----------------------------------------------------------------------------------------------
 
-    def resume(
-        self, compiled: Likelihoods, scheme: Scheme, make_model: Callable[[FloatArray], GroupModel]
-    ) -> State | None:
+    def resume(self, compiled: Likelihoods, scheme: Scheme, make_model: MakeModel) -> State | None:
         """Return the state that the file holds, None if there is no file.
 
         Parameters
@@ -204,14 +203,22 @@ class Checkpoint:
         ValueError
             If the file is no checkpoint, or that of another fit.
         """
+        if self._path is None:
+            return None
         self._labels = np.array([label_text(label) for label in compiled.data["subject"].values])
-        if self._path is None or not self._path.exists():
+        if not self._path.exists():
             return None
         arrays, about = self._read(self._path)
         self._check_settings(about["settings"], arrays["labels"])
-        state = _unpack(arrays, scheme, make_model)
-        if not np.array_equal(arrays["design"], state.group.model.design):
+        try:
+            state = _unpack(arrays, scheme, make_model)
+        except KeyError as error:
+            raise self._foreign() from error
+        model = state.group.model
+        if not (np.array_equal(arrays["design"], model.design) and np.array_equal(arrays["level"], model.level)):
             raise self._other("other covariates")
+        if not np.isclose(arrays["log_prior"], log_prior(state.found.group), rtol=SAME, atol=SAME):
+            raise self._other("other priors of the group")
         self._check_likelihood(compiled, state)
         if about["tol"] != self._tol:
             state = replace(state, status="max_iter")
@@ -227,7 +234,7 @@ class Checkpoint:
             if about["em_ppl"] != "checkpoint":
                 raise ValueError(about)
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no checkpoint of em_ppl: delete it, or give another path.") from error
+            raise self._foreign() from error
         return arrays, about
 
     def _check_settings(self, settings: Mapping[str, Any], labels: NDArray[Any]) -> None:
@@ -248,6 +255,9 @@ class Checkpoint:
                 f"other data or another likelihood: at its parameters, subject {self._labels[i]} has a log-likelihood "
                 f"of {now[i]:.6g}, and had {laplace.log_likelihood[i]:.6g}"
             )
+
+    def _foreign(self) -> ValueError:
+        return ValueError(f"{self._path} is no checkpoint of em_ppl: delete it, or give another path.")
 
     def _other(self, what: str) -> ValueError:
         return ValueError(f"{self._path} is the checkpoint of a fit with {what}: delete it, or give another path.")
@@ -280,6 +290,8 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
     own: dict[str, Any] = {
         "unit": state.group.model.unit,
         "design": state.group.model.design,
+        "level": state.group.model.level,
+        "log_prior": log_prior(last.group),
         "estimator": state.scheme.estimator,
         "hard": state.scheme.hard,
         "last_hard": last.scheme.hard,

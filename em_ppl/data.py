@@ -521,9 +521,8 @@ def _refuse_huge(data: xr.Dataset, variable: xr.DataArray, real: NDArray[np.bool
 
 def refuse_missing(data: xr.Dataset, name: str) -> None:
     """Raise if a column that must be complete has a missing or infinite value, or one too large to compute with."""
-    variable = data[name]
-    _refuse_huge(data, variable, widen(_real_cells(data, variable), variable.ndim))
-    real = _real_cells(data, variable)
+    variable, real = data[name], _real_cells(data, data[name])
+    _refuse_huge(data, variable, widen(real, variable.ndim))
     bad = ~np.isfinite(variable.values) & widen(real, variable.ndim)
     if not bad.any():
         return

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "to_inference_data"]
 
 LOG_HALF_NORMAL_SD = np.pi / np.sqrt(8)  # of the log of a HalfNormal variable
-FORMAT = 2  # of the file; raised when `load` can no longer read an older one
+FORMAT = 3  # of the file; raised when `load` can no longer read an older one
 
 
 def to_inference_data(
@@ -268,7 +268,17 @@ GROUP = {
     "shared": ("shared_parameter",),
 }
 DISTRIBUTIONS = {kind.__name__: kind for kind in (Normal, StudentT, Laplace)}
-SETTINGS = {"model", "estimator", "observed", "distance_to_exact", "status", "tol", "random_seed", "seconds"}
+SETTINGS = {
+    "model",
+    "estimator",
+    "observed",
+    "distance_to_exact",
+    "status",
+    "tol",
+    "random_seed",
+    "seconds",
+    "compile_seconds",
+}
 INTEGRATIONS = {kind.__name__: kind for kind in (Quadrature, ImportanceSampling)}
 
 

@@ -219,8 +219,9 @@ def _difference(value: float, around: FloatArray) -> float:
 
 
 def _call(model: PythonModel, x: FloatArray, case: Case, label: Any) -> float:
+    own = tuple(part.copy() if isinstance(part, np.ndarray) else part for part in case)  # which a function may change
     try:
-        value = model.log_likelihood(x, case)
+        value = model.log_likelihood(x, own)
     except Exception as error:
         error.add_note(f"This came from {model.name!r}, of subject {label_text(label)} at {x} in Gaussian space.")
         raise
@@ -310,6 +311,7 @@ def python_model(
 
 
 def check_spreads(name: str, parameters: Mapping[str, Parameter]) -> None:
+    """Raise ModelError where differences would have no scale."""
     for parameter, declared in parameters.items():
         if declared.spread is None:
             raise ModelError(

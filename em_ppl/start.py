@@ -93,7 +93,8 @@ def search_from(
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """`search_widely` from given points, (start, parameter), where the group is standard."""
     best = find_modes(compiled, group, x, curvature, tol=ROUGH)
-    point, value, rival, several = best.point.copy(), best.value.copy(), best.point.copy(), ~best.converged & False
+    point, value = best.point.copy(), best.value.copy()
+    rival, several = best.point.copy(), np.zeros(len(x), dtype=bool)
     for z in starts:
         other = find_modes(compiled, group, group.unstandardise(np.tile(z, (len(x), 1))), curvature, tol=ROUGH)
         differs = are_two(best, other)

@@ -97,6 +97,40 @@ def test_a_hierarchical_model_of_pymc_goes_on(tmp_path, copies):
         assert_same_bits(fit, em.fit(model, checkpoint=path, progressbar=False))
 
 
+def test_another_prior_of_pymc_is_another_fit(tmp_path):
+    y = np.random.default_rng(3).normal(np.arange(8)[:, None] / 2, 1.0, (8, 4))
+
+    def model(width):
+        with pm.Model(coords={"subject": list("abcdefgh")}) as hierarchy:
+            mean, sd = pm.Normal("mean", 0, width), pm.HalfNormal("sd", 2)
+            level = pm.Normal("level", mean, sd, dims="subject")
+            pm.Normal("y", level[:, None], 1.0, observed=y)
+        return em.from_pymc(hierarchy, dim="subject")
+
+    em.fit(model(5), checkpoint=tmp_path / "state", progressbar=False)
+    with pytest.raises(ValueError, match="a fit with other priors of the group"):
+        em.fit(model(0.1), checkpoint=tmp_path / "state", progressbar=False)
+
+
+def test_other_classes_of_subjects_are_another_fit(lines, tmp_path):
+    path, site = tmp_path / "state", np.arange(20) % 2
+    settings = {"covariance_by": "site", "checkpoint": path, "progressbar": False}
+    em.fit(line, lines.assign(site=("subject", site)), **settings)
+    with pytest.raises(ValueError, match="a fit with other covariates"):
+        em.fit(line, lines.assign(site=("subject", np.sort(site))), **settings)
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(lines, tmp_path):
+    path = tmp_path / "state"
+    em.fit(line, lines, checkpoint=path, progressbar=False)
+    arrays = dict(np.load(path))
+    del arrays["mode"]
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(ValueError, match="is no checkpoint of em_ppl"):
+        em.fit(line, lines, checkpoint=path, progressbar=False)
+
+
 def test_data_in_chunks_go_on_from_what_whole_data_left(lines, tmp_path, copies):
     path, whole = tmp_path / "state", em.fit(line, lines, checkpoint=tmp_path / "state", progressbar=False)
     shutil.copy(copies()[5], path)

@@ -255,6 +255,18 @@ def test_a_function_sees_a_subjects_data_as_they_are():
     assert other.tolist() == [0.0]
 
 
+def test_a_function_that_changes_its_data_does_so_once():
+    @em.python_model(level=em.Real(spread=1.0))
+    def centring(level, y):
+        y -= level
+        return -0.5 * (y**2).sum()
+
+    compiled = centring.compile(em.from_subjects([{"y": [1.0, 2.0]}]))
+    for _ in range(2):
+        assert compiled.log_likelihood([[1.0]]) == [-0.5]
+    assert compiled.data["y"].values.tolist() == [[1.0, 2.0]]
+
+
 def test_out_of_range_is_impossible_and_not_a_number():
     def guarded(params, y, prior=None, output="npl"):
         return 1e7 if params[0] < -0.5 else 0.5 * ((y - params[0]) ** 2).sum()
