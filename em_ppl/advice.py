@@ -21,6 +21,8 @@ FAR = 5.0  # from a bounded parameter's start, Gaussian space: a learning rate o
 
 WIDE = 3.0  # spreads at the start that a standard error may have: a 95 % interval is then nearly all there is
 
+ELSEWHERE = 0.5  # share of a subject's posterior that may be missed
+
 FAR_FROM_EXACT = 1.0  # standard errors: an interval of 95 % then covers in 83 %
 
 ALONE = "there is one subject only, so the group has no spread: its mean is that subject's maximum-likelihood fit."
@@ -37,6 +39,12 @@ def _about_em(fit: Fit) -> Iterator[str]:
     change, tol = float(fit.history["change"][-1]), fit.settings["tol"]
     if fit.settings["status"] == "interrupted":
         yield f"EM was interrupted after {fit.iterations} iterations; the last change was {change:.1e} (tol {tol:.0e})."
+    elif fit.settings["status"] == "stalled":
+        yield (
+            f"EM did not converge: after {fit.iterations} iterations it comes no nearer to its end, the last change was "
+            f"{change:.1e}, tol is {tol:.0e}. A parameter may not be identified, or a log-likelihood jump or have no "
+            "bound."
+        )
     elif fit.settings["status"] != "converged":
         yield (
             f"EM did not converge in {fit.iterations} iterations: the last change was {change:.1e}, tol is {tol:.0e}. "
@@ -71,6 +79,12 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
         yield (
             f"the log-posterior of {who(table, repaired)} does not curve down in every direction at the mode; along "
             "the others the group's own variance was taken. Their variances and evidence are rough."
+        )
+    missed = (table["elsewhere"] > ELSEWHERE) & ~lost & ~repaired & ~table["several_modes"]
+    if missed.any():
+        yield (
+            f"more than half of the posterior of {who(table, missed)} is not where its Normal approximation says: their "
+            'numbers are rough, as where the log-likelihood has steps. Use estimator="exact".'
         )
     hard = integrated & ~lost
     if hard.any() and fit.settings["estimator"] == "corrected":

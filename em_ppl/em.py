@@ -48,6 +48,7 @@ WORSE = 1.0  # log posterior that a bold step may lose
 CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
+STALLED = 100  # steps in a row that moved the group no less than one before them: then EM goes round in circles
 PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
 
 
@@ -284,9 +285,9 @@ def iterate(
     progress: Progress,
     kept: Checkpoint | None = None,
 ) -> State:
-    """Take steps until the group stands still."""
+    """Take steps until the group stands still, or comes no nearer to it."""
     try:
-        while state.status != "converged" and len(state.change) < max_iter:
+        while state.status != "converged" and len(state.change) < max_iter and not stalled(state.change, tol):
             state = step(compiled, state, tol)
             progress.step(len(state.change), state.log_evidence[-1], state.change[-1], tol)
             if kept is not None:
@@ -295,7 +296,15 @@ def iterate(
         if state.last is None:
             raise
         return replace(state, status="interrupted")
+    if state.status != "converged" and stalled(state.change, tol):
+        return replace(state, status="stalled")
     return state
+
+
+def stalled(change: Sequence[float], tol: float) -> bool:
+    """Whether the smallest change lies far back; one that led to another search is none."""
+    earlier, lately = [c for c in change[:-STALLED] if c >= tol], change[-STALLED:]
+    return bool(earlier) and min(lately) >= min(earlier)
 
 
 def step(compiled: Likelihoods, state: State, tol: float) -> State:
@@ -321,6 +330,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         log_evidence=(*state.log_evidence, float(subjects.log_evidence.sum())),
         change=(*state.change, change),
         careful_until=careful_until,
+        reviewed=state.reviewed,
         wide_searches=state.wide_searches,
         several_modes=state.several_modes,
     )
@@ -338,7 +348,11 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
 
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
-    """End, unless somebody has a more probable mode than the one that EM followed: then go on from there."""
+    """End, unless EM integrates somebody needlessly, or somebody has a more probable mode: then go on from there."""
+    laplace, hard = state.found.subjects.laplace, state.scheme.hard
+    rightly = hard[(laplace.shortened | laplace.repaired)[hard]]
+    if not state.reviewed and len(rightly) < len(hard):  # who is integrated should not depend on the way here
+        return replace(state, scheme=state.scheme.laid(state.group, rightly), reviewed=True)
     if state.wide_searches:
         generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
         mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)

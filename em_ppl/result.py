@@ -55,8 +55,8 @@ class Fit:
         ``natural``: the posterior mean carried to natural space, a posterior median there. ``log_likelihood``,
         ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``; ``repaired``, where the
         curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to;
-        ``several_modes``, where a second mode is about as probable. In a
-        heavy-tailed group ``weight``: a subject below 1 counts less than others.
+        ``several_modes``, where a second mode is about as probable; ``elsewhere``, the share of the posterior that is
+        not where its Normal approximation says (from few points; 0 where it was integrated). In a heavy-tailed group ``weight``: a subject below 1 counts less than others.
     history : Dataset
         ``log_evidence`` and ``change`` of the group, per iteration (of exact EM: after corrected EM had come near).
     parameters : dict of str to Parameter
@@ -112,7 +112,9 @@ class Fit:
         coords = {"free": free, "free_2": free}
         return cls(
             group=GroupEstimate(group, design, parameters, xr.DataArray(known.covariance, coords, tuple(coords))),
-            subjects=label_subjects(compiled, group, subjects, scheme, several_modes),
+            subjects=label_subjects(compiled, group, subjects, scheme).assign(
+                several_modes=("subject", several_modes), elsewhere=("subject", known.elsewhere)
+            ),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
             data=compiled.data,
@@ -629,13 +631,7 @@ class Fit:
         )
 
 
-def label_subjects(
-    compiled: Likelihoods,
-    group: Group,
-    found: Posteriors,
-    scheme: Scheme,
-    several_modes: NDArray[np.bool_] | None = None,
-) -> xr.Dataset:
+def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
     """Label what the E-step found about every subject: see `Fit.subjects`."""
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
@@ -665,8 +661,6 @@ def label_subjects(
         "repaired": ("subject", laplace.repaired),
         "integrated": ("subject", integrated),
     }
-    if several_modes is not None:
-        variables["several_modes"] = ("subject", several_modes)
     if group.model.distribution.heavy_tails:
         variables["weight"] = (row, moments(group, found).weight)
     coords = {"subject": compiled.data["subject"].values, "parameter": names, "parameter_2": names}

@@ -43,18 +43,21 @@ class Uncertainty:
         Their sampling covariance, (number, number), NaN for those that the data do not determine.
     distance : ndarray
         About how far exact maximum likelihood is, in standard errors, (number,); 0 where the estimator is exact.
+    elsewhere : ndarray
+        About which share of each subject's posterior lies elsewhere than its Normal approximation says, (subject,).
     """
 
     by_subject: FloatArray
     covariance: FloatArray
     distance: FloatArray
+    elsewhere: FloatArray
 
     @classmethod
     def unknown(cls, compiled: Likelihoods, group: Group) -> Uncertainty:
         """Make one of which nothing has been computed."""
         n = len(group.to_vector())
         nothing = np.full((compiled.shape[0], n, n), np.nan)
-        return cls(nothing, nothing[0], nothing[0, 0])
+        return cls(nothing, nothing[0], nothing[0, 0], nothing[:, 0, 0])
 
 
 def uncertainty(compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme) -> Uncertainty:
@@ -62,9 +65,12 @@ def uncertainty(compiled: Likelihoods, group: Group, subjects: Posteriors, schem
     by_subject, of_prior = information(compiled, group, subjects, scheme)
     covariance = _invert(by_subject, of_prior, always=len(group.coefficients))
     if scheme.estimator == "exact":
-        return Uncertainty(by_subject, covariance, np.zeros(len(covariance)))
-    score = _glance(compiled, group, subjects.laplace, scheme.random_seed) + prior_score(group)
-    return Uncertainty(by_subject, covariance, distance_to_exact(score, covariance))
+        return Uncertainty(by_subject, covariance, np.zeros(len(covariance)), np.zeros(len(by_subject)))
+    score, elsewhere = _glance(compiled, group, subjects.laplace, scheme.random_seed)
+    # a glance would say little of those, but they have been integrated
+    score[scheme.hard], elsewhere[scheme.hard] = scores(group, subjects)[scheme.hard], 0.0
+    distance = distance_to_exact(score.sum(0) + prior_score(group), covariance)
+    return Uncertainty(by_subject, covariance, distance, elsewhere)
 
 
 def information(
@@ -152,18 +158,22 @@ def _steps(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatAr
     return STEP * np.concatenate(blocks)
 
 
-def _glance(compiled: Likelihoods, group: Group, laplace: LaplaceApproximation, random_seed: int) -> FloatArray:
-    """Score of the integrated likelihood, (number,), from few points.
+def _glance(
+    compiled: Likelihoods, group: Group, laplace: LaplaceApproximation, random_seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Score of each subject's integrated likelihood, (subject, number), and share of its posterior that is elsewhere.
 
-    Their error is all but taken away by what is known: the same points give the score for the Normal approximations of
-    the posteriors, too, of which the moments are known (a control variate).
+    From few points. Their error is all but taken away by what is known: the same points give the score for the Normal
+    approximations of the posteriors, too, of which the moments are known (a control variate).
     """
     rule = FEW.rule(group, np.random.default_rng(random_seed))
-    return compiled.map(glance_at, group, laplace, rule).sum(0)
+    return compiled.map(glance_at, group, laplace, rule)
 
 
-def glance_at(compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule) -> FloatArray:
-    """`_glance` of a portion of the subjects, (subject, number)."""
+def glance_at(
+    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule
+) -> tuple[FloatArray, FloatArray]:
+    """`_glance` of a portion of the subjects."""
     away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
     weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
     normal = _normal_weights(laplace, away, rule.place(group, laplace)[1])
@@ -173,7 +183,7 @@ def glance_at(compiled: CompiledModel, group: Group, laplace: LaplaceApproximati
     shared_score = np.einsum("nk,nkq->nq", weights, shared_slope)
     of_normal = scores(group, Posteriors(laplace, *known, laplace.log_evidence, shared_score))
     of_normal[:, : by_point.shape[1]] += by_point
-    return of_normal
+    return of_normal, 0.5 * np.abs(weights - normal).sum(1)
 
 
 def _normal_weights(laplace: LaplaceApproximation, away: FloatArray, log_volume: FloatArray) -> FloatArray:

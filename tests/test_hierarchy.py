@@ -14,6 +14,8 @@ import em_ppl as em
 from em_ppl.compat import read_group
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 
 @em.subject_model(intercept=em.Real(spread=2.0), slope=em.Real(spread=1.0))
 def line(intercept, slope, x, y):

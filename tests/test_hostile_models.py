@@ -78,6 +78,7 @@ def test_the_group_is_exact_em_s_to_a_quarter_of_a_standard_error(kind):
 
 @pytest.mark.filterwarnings("ignore:the posterior of subject 'd' is so far from Normal")
 @pytest.mark.filterwarnings("ignore:the posterior of subject 'd' has a second mode")
+@pytest.mark.filterwarnings("ignore:more than half of the posterior of subject 'd'")
 @pytest.mark.parametrize("estimator", ["corrected", "laplace", "exact"])
 @pytest.mark.parametrize("kind", POSSIBLE)
 def test_the_others_are_where_their_trials_and_the_group_put_them(kind, estimator):
@@ -89,6 +90,28 @@ def test_the_others_are_where_their_trials_and_the_group_put_them(kind, estimato
     np.testing.assert_allclose(result.subjects["mode"][others].values[:, 0], expected[others], atol=1e-5)
     without = fit(odd, people().drop_sel(subject=WHO), estimator=estimator)
     np.testing.assert_allclose(result.subjects["mode"][others], without.subjects["mode"], atol=0.02)
+
+
+@pytest.mark.parametrize("estimator", ["corrected", "laplace"])
+@pytest.mark.parametrize("kind", ["rounds", "cuts to an integer"])
+def test_steps_that_hide_a_slope_are_named(kind, estimator):
+    with pytest.warns(em.ConvergenceWarning, match="half of the posterior of subject 'd' is not where.*has steps"):
+        fit(odd, people(kind), estimator=estimator)
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # the one that this is about
+@pytest.mark.parametrize("kind", ["impossible above 0", "no number below 0", "flat", "jumps", "rounds"])
+def test_few_points_tell_about_how_much_of_a_posterior_is_elsewhere(kind):
+    """The distance in total variation of posterior and Normal approximation, by a fine grid."""
+    result, grid = fit(odd, people(kind)), np.linspace(-12, 12, 12001)
+    own, of_group = result.subjects.sel(subject=WHO), result.group
+    with np.errstate(all="ignore"):
+        log_density = KINDS[kind](grid, Y[LABELS.index(WHO)][:, None], NumPy) + np.zeros((10, 1))
+    posterior = np.exp(log_density.sum(0) - np.nanmax(log_density.sum(0)))
+    posterior = np.nan_to_num(posterior) * stats.norm.pdf(grid, of_group.mean.item(), of_group.sd.item())
+    normal = stats.norm.pdf(grid, own["posterior_mean"].item(), np.sqrt(own["laplace_covariance"].item()))
+    distance = 0.5 * np.abs(posterior / posterior.sum() - normal / normal.sum()).sum()
+    assert own["elsewhere"].item() == pytest.approx(distance, abs=0.15)
 
 
 def test_who_says_nothing_leaves_the_group_to_the_others():
@@ -129,6 +152,7 @@ ENDLESS = {
     "a line the other way": lambda level: -5.0 * level,
     "a parabola": lambda level: level**2,
     "an exponential": lambda level: pt.exp(level),
+    "a pole": lambda level: -0.1 * pt.log(abs(level - 1.0)),
 }
 
 
@@ -141,7 +165,7 @@ def endless(level, y, kind):
 
 
 @pytest.mark.parametrize("estimator", ["corrected", "laplace", "exact"])
-@pytest.mark.parametrize("kind", [kind for kind in ENDLESS if kind != "an exponential"])
+@pytest.mark.parametrize("kind", ["a line", "a line the other way", "a parabola"])
 def test_a_likelihood_without_bound_is_refused_with_subject_and_parameter(kind, estimator):
     with pytest.raises(
         em.ModelError, match=r"endless: EM ran off to infinity in 'level', behind subject 'd': .*bound th"
@@ -154,6 +178,20 @@ def test_a_likelihood_that_ends_where_floats_do_is_named(estimator):
     with pytest.warns(em.ConvergenceWarning, match="no mode was found for subject 'd': .* without bound there.*leave"):
         result = fit(endless, people("an exponential", tuple(ENDLESS)), estimator=estimator)
     assert result.subjects.converged.values.tolist() == [label != WHO for label in LABELS]
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # of its curvature
+def test_a_pole_is_named_and_em_ends_where_it_goes_round_in_circles(monkeypatch):
+    monkeypatch.setattr(em.em, "STALLED", 10)
+    with (
+        pytest.warns(em.ConvergenceWarning, match="no mode was found for subject 'd': .* without bound there"),
+        pytest.warns(em.ConvergenceWarning, match=r"did not converge: after \d\d iterations it comes no nearer"),
+    ):
+        result = fit(endless, people("a pole", tuple(ENDLESS)), estimator="laplace")
+    assert result.settings["status"] == "stalled"
+    others = fit(odd, people().drop_sel(subject=WHO), estimator="laplace")
+    rest = result.subjects["mode"].drop_sel(subject=WHO)
+    np.testing.assert_allclose(rest, others.subjects["mode"], atol=0.02)
 
 
 @em.subject_model(mean=em.Real(), sd=em.Positive())

@@ -17,6 +17,8 @@ from em_ppl.loops.lengths import fold
 from em_ppl.model import Column
 from em_ppl.subjects import Subjects
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 PARAMETERS = ("alpha", "beta")
 KINDS = {
     name: Column(t.dtype, name != "shared", None in t.shape, tuple(n for n in t.shape if n is not None))

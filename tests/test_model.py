@@ -10,6 +10,8 @@ from scipy import stats
 
 import em_ppl as em
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 
 def people(n_trials=(7, 4, 5), **draw):
     """Make columns by functions of a generator and the number of trials."""

@@ -8,6 +8,8 @@ from scipy import stats
 
 import em_ppl as em
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 PARAMETERS = {
     "real": em.Real(),
     "positive by exp": em.Positive(),

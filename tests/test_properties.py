@@ -19,7 +19,10 @@ import em_ppl as em
 EXAMPLES = int(os.environ.get("EXAMPLES", "6"))
 MODELS = [grammar.make(number) for number in range(EXAMPLES)]
 
-pytestmark = pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")  # random data may say nothing
+pytestmark = [
+    pytest.mark.usefixtures("interpreted"),
+    pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning"),  # random data may say nothing
+]
 
 try_many = settings(
     max_examples=EXAMPLES,
@@ -197,7 +200,9 @@ def assert_same_numbers(one, other, unit=1.0):
         away = (getattr(other.group, name) / unit - getattr(one.group, name)) / se
         np.testing.assert_allclose(away, 0, atol=1e-3, err_msg=name)
     np.testing.assert_allclose(other.group.mean_se / unit, se, rtol=1e-3)
-    np.testing.assert_allclose(other.log_evidence, one.log_evidence, rtol=1e-9, atol=1e-6)
+    # where somebody is integrated and others are not, EM ends close to where that is flat
+    atol = 1e-5 if one.subjects["integrated"].any() else 1e-6
+    np.testing.assert_allclose(other.log_evidence, one.log_evidence, rtol=1e-9, atol=atol)
     theirs = other.subjects.sel(subject=one.subjects["subject"])
     np.testing.assert_allclose((theirs["mode"] / unit - one.subjects["mode"]) / se, 0, atol=1e-3)
     np.testing.assert_array_equal(theirs["converged"], one.subjects["converged"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pymc as pm
+import pytest
 import pytensor.tensor as pt
 from helpers import simulated_learners
 from scipy import stats
@@ -11,6 +12,8 @@ from scipy.special import softmax
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.responses import distribution, draw
+
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 QUIET = {"progressbar": False}
 
