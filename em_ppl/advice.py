@@ -41,9 +41,9 @@ def _about_em(fit: Fit) -> Iterator[str]:
         yield f"EM was interrupted after {fit.iterations} iterations; the last change was {change:.1e} (tol {tol:.0e})."
     elif fit.settings["status"] == "stalled":
         yield (
-            f"EM did not converge: after {fit.iterations} iterations it comes no nearer to its end, the last change was "
-            f"{change:.1e}, tol is {tol:.0e}. A parameter may not be identified, or a log-likelihood jump or have no "
-            "bound."
+            f"EM did not converge: after {fit.iterations} iterations it comes no nearer to its end; the last change was"
+            f" {change:.1e}, tol is {tol:.0e}. A parameter may not be identified, or a log-likelihood may jump or have "
+            "no bound."
         )
     elif fit.settings["status"] != "converged":
         yield (
@@ -83,8 +83,8 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
     missed = (table["elsewhere"] > ELSEWHERE) & ~lost & ~repaired & ~table["several_modes"]
     if missed.any():
         yield (
-            f"more than half of the posterior of {who(table, missed)} is not where its Normal approximation says: their "
-            'numbers are rough, as where the log-likelihood has steps. Use estimator="exact".'
+            f"more than half of the posterior of {who(table, missed)} is not where its Normal approximation says:"
+            ' their numbers are rough, as where the log-likelihood has steps. Use estimator="exact".'
         )
     hard = integrated & ~lost
     if hard.any() and fit.settings["estimator"] == "corrected":

@@ -75,6 +75,11 @@ class GroupEstimate:
         return [name for name, parameter in self.parameters.items() if not parameter.shared]
 
     @property
+    def shared_names(self) -> list[str]:
+        """Names of the parameters that are the same for all."""
+        return [name for name, parameter in self.parameters.items() if parameter.shared]
+
+    @property
     def mean(self) -> xr.DataArray:
         """Mean, (parameter,); with covariates, of the subjects at hand."""
         return self._by_parameter(_mean(self.plain))
@@ -127,7 +132,7 @@ class GroupEstimate:
     @property
     def shared(self) -> xr.DataArray:
         """Parameters that are the same for all, (shared_parameter,), Gaussian space."""
-        return self._labelled(self.plain.shared, "shared_parameter", self._shared_names)
+        return self._labelled(self.plain.shared, "shared_parameter", self.shared_names)
 
     @property
     def shared_se(self) -> xr.DataArray:
@@ -290,7 +295,7 @@ class GroupEstimate:
             *(f"{place}[{label}]" for label in self.design.labels),
             *(f"log group_sd[{level}{name}]" for level in levels for name in self.varying),
             *(f"group_correlation[{level}{pair}]" for level in levels for pair in pairs),
-            *(f"{name}_gaussian" for name in self._shared_names),
+            *(f"{name}_gaussian" for name in self.shared_names),
         ]
         return pd.DataFrame(
             {"estimate": _quantities(plain or self.plain), "se": self._errors(_quantities)}, index=pd.Index(names)
@@ -309,7 +314,7 @@ class GroupEstimate:
         """Means, coefficients, shared parameters: symmetric in Gaussian space, carried to natural space by the link."""
         mean, shared = (self.mean, self.mean_se), (self.shared, self.shared_se)
         table = {}
-        for (estimates, errors), names in ((mean, self.varying), (shared, self._shared_names)):
+        for (estimates, errors), names in ((mean, self.varying), (shared, self.shared_names)):
             for name, x, se in zip(names, estimates.values, errors.values, strict=True):
                 link, ends = self.parameters[name].to_natural, np.array([x - reach * se, x + reach * se])
                 slope = (link(x + 1e-5) - link(x - 1e-5)) / 2e-5
@@ -370,10 +375,6 @@ class GroupEstimate:
     @cached_property
     def _level_labels(self) -> list[str]:
         return [f", {level}" for level in self.design.levels] or [""]
-
-    @property
-    def _shared_names(self) -> list[str]:
-        return [name for name, parameter in self.parameters.items() if parameter.shared]
 
     @staticmethod
     def _labelled(values: FloatArray, dim: str, labels: list[str]) -> xr.DataArray:

@@ -102,10 +102,10 @@ def draw_subjects(
     A subject's trials are summarised by the Normal likelihood that, together with the estimated group, gives its
     posterior mean and covariance; under another group the posterior is the Normal that this likelihood gives there.
     """
-    trials = _normal_likelihoods(fit)
+    trials, weights = _normal_likelihoods(fit), _weights(fit)
     drawn, log_density = [], []
     for group in groups:
-        mean, root = _normal_posteriors(group, *trials, _weights(fit))
+        mean, root = _normal_posteriors(group, *trials, weights)
         noise = generator.standard_normal(mean.shape)
         drawn.append(mean + np.einsum("nij,nj->ni", root, noise))
         log_density.append(-0.5 * (noise**2 + np.log(2 * np.pi)).sum(1) - np.linalg.slogdet(root)[1])
@@ -115,8 +115,10 @@ def draw_subjects(
 def _weights(fit: Fit) -> NDArray[np.float64]:
     """How many times a Normal group's precision a subject feels: less, far out in the tails; (subject, parameter)."""
     distribution = fit.group.plain.model.distribution
+    if not distribution.heavy_tails:
+        return np.ones(fit.subjects["mode"].shape)
     if distribution.smooth:
-        return np.asarray(fit.subjects.get("weight", xr.ones_like(fit.subjects["mode"])).values)
+        return fit.subjects["weight"].values
     return np.diagonal(distribution.curvature(fit.subjects["mode"].values, False), axis1=1, axis2=2)
 
 
@@ -142,7 +144,8 @@ def _normal_posteriors(
     values, vectors = np.linalg.eigh(z_precision)
     vectors = vectors / np.sqrt(np.where(values < 1e-8, 1.0, values))[:, None, :]
     towards = pulled - np.einsum("nij,nj->ni", precision, group.location)
-    z = np.einsum("nij,nkj,nlk,nl->ni", vectors, vectors, factor, towards, optimize=True)
+    pulled_z = np.einsum("nlk,nl->nk", factor, towards)
+    z = np.einsum("nij,nj->ni", vectors, np.einsum("nkj,nk->nj", vectors, pulled_z))
     return group.location + np.einsum("nij,nj->ni", factor, z), factor @ vectors
 
 
@@ -163,8 +166,7 @@ def _posterior(fit: Fit, gaussian: NDArray[np.float64], groups: list[Group], sam
     variables: dict[str, Any] = {}
     for name, parameter in fit.parameters.items():
         if parameter.shared:
-            place = list(estimate.shared["shared_parameter"].values).index(name)
-            variables[name] = put(parameter.to_natural(shared[:, place]))
+            variables[name] = put(parameter.to_natural(shared[:, estimate.shared_names.index(name)]))
         else:
             variables[name] = put(parameter.to_natural(gaussian[..., names.index(name)]), "subject")
     variables |= {

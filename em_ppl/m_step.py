@@ -74,8 +74,9 @@ def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthe
 def _regression_step(group: Group, expected: Moments) -> FloatArray:
     """How far generalised least squares moves b."""
     design, precision = group.model.design, group.precision[group.model.level]
-    information = np.einsum("npk,npq,nq,nql->kl", design, precision, expected.weight, design, optimize=True)
-    score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
+    pulled = precision @ design  # (subject, parameter, coefficient)
+    information = np.einsum("nqk,nql->kl", pulled, expected.weight[:, :, None] * design)
+    score = np.einsum("nqk,nq->k", pulled, expected.first)
     prior_score, prior_information = coefficient_prior(group)
     return np.asarray(np.linalg.solve(information + np.diag(prior_information), score + prior_score))
 
@@ -216,8 +217,8 @@ def _scored_regression_step(group: Group, expected: Moments, shares: FloatArray)
     inverse = group.inverse_cholesky
     resolved = (inverse.transpose(0, 2, 1) @ known @ inverse)[group.model.level]
     design, precision = group.model.design, group.precision[group.model.level]
-    information = np.einsum("npk,npq,nql->kl", design, resolved, design, optimize=True)
-    score = np.einsum("npk,npq,nq->k", design, precision, expected.first, optimize=True)
+    information = np.einsum("npk,npl->kl", design, resolved @ design)
+    score = np.einsum("npk,np->k", design, np.einsum("npq,nq->np", precision, expected.first))
     prior_score, prior_information = coefficient_prior(group)
     step = np.linalg.solve(information + np.diag(prior_information), score + prior_score)
     moved = np.einsum("nij,nj->ni", inverse[group.model.level], group.model.design @ step)

@@ -247,7 +247,7 @@ def _positive(hessian: FloatArray) -> FloatArray:
 def _newton_step(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
     values, vectors = np.linalg.eigh(hessian)
     inverse = 1 / np.maximum(np.abs(values), 1e-3)  # rounding may leave BFGS's matrix with a negative value
-    step = -np.einsum("nij,nj,nkj,nk->ni", vectors, inverse, vectors, g, optimize=True)
+    step = -np.einsum("nij,nj->ni", vectors, inverse * np.einsum("nkj,nk->nj", vectors, g))
     length = np.sqrt((step**2).sum(1, keepdims=True))
     return np.asarray(step * np.minimum(1.0, longest / np.maximum(length, 1e-300)))
 

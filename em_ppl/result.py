@@ -56,7 +56,8 @@ class Fit:
         ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``; ``repaired``, where the
         curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to;
         ``several_modes``, where a second mode is about as probable; ``elsewhere``, the share of the posterior that is
-        not where its Normal approximation says (from few points; 0 where it was integrated). In a heavy-tailed group ``weight``: a subject below 1 counts less than others.
+        not where its Normal approximation says (from few points; 0 where it was integrated). In a heavy-tailed group
+        ``weight``: a subject below 1 counts less than others.
     history : Dataset
         ``log_evidence`` and ``change`` of the group, per iteration (of exact EM: after corrected EM had come near).
     parameters : dict of str to Parameter

@@ -52,7 +52,7 @@ def free_values(fit: Fit, group: Group, x: FloatArray) -> dict[str, FloatArray]:
         return fit.model.values(group, x)
     packed = [factor[np.tril_indices(len(factor))] for factor in group.cholesky]
     by = fit.group.design.by is not None
-    varying, shared = fit.group.varying, fit.group.shared["shared_parameter"].values
+    varying, shared = fit.group.varying, fit.group.shared_names
     return {
         "group_mean": group.location.mean(0),
         "group_coefficients": group.coefficients,
@@ -93,7 +93,7 @@ def free_names(fit: Fit) -> list[str]:
         "group_coefficients" if design.has_covariates else "group_mean",
         *(factor_names(design) if full else ["group_sd"]),
         *(f"{name}_{'gaussian' if name in centred else 'offset'}" for name in fit.group.varying),
-        *(f"{name}_gaussian" for name in fit.group.shared["shared_parameter"].values),
+        *(f"{name}_gaussian" for name in fit.group.shared_names),
     ]
 
 

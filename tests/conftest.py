@@ -1,5 +1,7 @@
 """Data and models that several test files share; compiling is what costs time, so everybody uses these."""
 
+import os
+import sys
 from functools import cached_property
 
 import numpy as np
@@ -14,11 +16,15 @@ from zoo import ALL_CASES, CASES
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 
+MODE, COMPILER = pytensor.config.mode, pytensor.config.cxx
+
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the examples of models whose turn it is not: see zoo."""
+    """Leave out the examples of models whose turn it is not (see zoo), and of all tests every second long one."""
     others = {case.name for case in ALL_CASES} - {case.name for case in CASES}
     left_out = [i for i in items if i.path.parent.name == "models" and i.path.stem in others]
+    if config.args_source == config.ArgsSource.TESTPATHS and not os.environ.get("ALL_TESTS"):
+        left_out += [i for i in items if i.get_closest_marker("long")][sys.version_info >= (3, 12) :: 2]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -30,6 +36,13 @@ def interpreted():
     Without a compiler the loops of a scan are Python's, too, which they are in no mode else.
     """
     with pytensor.config.change_flags(mode="FAST_COMPILE", cxx=""):
+        yield
+
+
+@pytest.fixture
+def machine_code(interpreted):
+    """Let PyTensor compile as a user's does, within what is interpreted."""
+    with pytensor.config.change_flags(mode=MODE, cxx=COMPILER):
         yield
 
 

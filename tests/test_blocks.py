@@ -64,6 +64,7 @@ def test_threads_are_sent_no_data(study, reference, monkeypatch):
     assert executor.blocks_sent == 0
 
 
+@pytest.mark.long
 def test_processes_are_sent_blocks_that_they_lack_only(study, reference):
     model, data = study
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -92,6 +93,7 @@ def test_data_in_a_file_are_read_in_blocks(study, reference, tmp_path):
         assert fit.data.chunksizes["subject"] == (10, 10, 10)
 
 
+@pytest.mark.long
 def test_a_fit_outlives_a_worker_of_a_cluster(study, reference):
     model, data = study
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:

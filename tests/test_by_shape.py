@@ -31,6 +31,7 @@ def test_a_model_that_learns(ragged):
     np.testing.assert_allclose(gradient, own[1], **AGREES)
 
 
+@pytest.mark.long
 def test_columns_of_all_kinds(ragged):
     @em.subject_model(slope=em.Real(), level=em.Real())
     def mixed(slope, level, reward, weight, common, choice):
@@ -44,6 +45,7 @@ def test_columns_of_all_kinds(ragged):
     np.testing.assert_allclose(jax.pointwise_log_likelihood(x)["choice"], by_trial, **AGREES)
 
 
+@pytest.mark.long
 def test_a_fit_makes_few_functions_and_finds_the_same():
     data = simulated_learners(20, 30, random_seed=2)
     fit = em.fit(rescorla_wagner, data, compile_kwargs=JAX, progressbar=False)
@@ -57,6 +59,7 @@ def test_a_fit_makes_few_functions_and_finds_the_same():
     assert len(made) == before
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_numpy_draws_for_a_model_in_jax():
     people = em.draw_subjects(rescorla_wagner, {"alpha": (0.0, 1.0), "beta": (1.0, 0.5)}, 3, random_seed=1)
     drawn = [

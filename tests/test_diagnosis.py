@@ -100,6 +100,7 @@ def test_an_sd_of_0_is_doubtful():
     assert not found.holds
 
 
+@pytest.mark.long
 def test_quantities_of_every_kind_of_group_are_named():
     @em.subject_model(a=em.Real(spread=1.0), b=em.Real(spread=1.0), s=em.Positive(shared=True))
     def line(a, b, s, x, y):

@@ -20,6 +20,7 @@ def blocks(page):
             yield "\n" * text[: block.start(1)].count("\n") + block[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [p for p in PAGES if any(blocks(p))], ids=lambda page: page.stem)
 def test_python_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

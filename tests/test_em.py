@@ -245,9 +245,12 @@ class Lattice:
         return optimize.minimize(lambda v: -self.log_evidence(v), [0.0, 1.0, 0.0, -0.7], tol=1e-9).x
 
 
-@pytest.mark.parametrize(("n_subjects", "n_trials"), [(20, 200), (100, 200), (500, 200)])
-def test_exact_em_maximises_the_marginal_likelihood_to_three_digits(n_subjects, n_trials):
-    data = simulated_learners(n_subjects, n_trials=n_trials, random_seed=n_subjects)
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("n_subjects", [20, pytest.param(100, marks=LONG), pytest.param(500, marks=LONG)])
+def test_exact_em_maximises_the_marginal_likelihood_to_three_digits(n_subjects):
+    data = simulated_learners(n_subjects, n_trials=200, random_seed=n_subjects)
     expected = Lattice(data).maximum()
     fit = em.fit(rescorla_wagner, data, estimator="exact", progressbar=False)
     np.testing.assert_allclose(fit.group.mean, expected[:2], atol=5e-4)
@@ -333,6 +336,7 @@ def test_an_sd_that_goes_to_0_gets_there_whatever_the_estimator(make_successes, 
     np.testing.assert_allclose(fit.log_evidence, stats.binom.logpmf(alike.k, 20, p).sum(), atol=1e-4)
 
 
+@pytest.mark.long
 def test_hundreds_of_small_studies_converge(make_successes):
     """20 subjects with 5 trials: an SD near 0, skewed posteriors, extrapolation that goes too far."""
     with warnings.catch_warnings():

@@ -42,6 +42,7 @@ def distribution(choice, person):
     return log_time, cumulative_simpson(np.exp(value + log_time), x=log_time, initial=0)
 
 
+@pytest.mark.long
 def test_density_is_that_of_hddm():
     """Log densities by the C code of HDDM (package hddm-wfpt 0.1.7, err=1e-15)."""
     cases = np.array(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import em_ppl as em
 from em_ppl.models.go_nogo_pavlovian import go_nogo_pavlovian
@@ -36,6 +37,7 @@ def test_beliefs_of_the_hierarchical_gaussian_filter_are_those_of_pyhgf():
     np.testing.assert_allclose(np.exp(np.diff(value, prepend=0.0)), expected, rtol=2e-8)
 
 
+@pytest.mark.long
 def test_planning_and_habit_alone_are_ends_of_the_hybrid():
     person = {"alpha1": 0.5, "alpha2": 0.4, "lambda_": 0.6, "beta1": 5.0, "beta2": 4.0, "w": 0.4, "stickiness": 0.2}
     data = simulate(two_step, 2, two_step_task(), **person)
@@ -66,6 +68,7 @@ def test_habit_repeats_what_was_rewarded_and_planning_asks_how_it_came_about():
     assert plan[1, 0] - plan[0, 0] < -0.1  # after a rare one go
 
 
+@pytest.mark.long
 def test_two_goes_by_hand():
     """A reward of 4, half of it learnt: q = v = 2, so that z = 2 + 0.5 + 0.25 x 2 = 3 on the second trial."""
     data = em.from_subjects([{"cue": [0, 0], "go": [1, 1], "outcome": [1.0, 1.0]}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
@@ -42,6 +43,7 @@ def ratings(from_0, from_1):
     }
 
 
+@pytest.mark.long
 def test_meta_d_of_the_example_of_metadpy():
     """metadPy's maximum-likelihood fit, with 1/8 added to each count: d' = 1.535, meta-d' = 1.634, M-ratio = 1.064.
 

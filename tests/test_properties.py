@@ -90,6 +90,7 @@ def assert_same_bits(one, other):
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @try_many
 @given(studies())
 def test_likelihoods_are_those_of_pymc(study):
@@ -166,6 +167,7 @@ def test_rows_of_subjects_may_interleave(study, random):
 # --- fits -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @try_many
 @given(studies(**FEW_TRIALS), st.integers(1, 3))
 def test_chunks_change_no_bit(study, size):

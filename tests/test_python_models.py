@@ -109,6 +109,7 @@ def assert_same_fit(fit, other):
     np.testing.assert_allclose(errors, of_other, rtol=0.02)
 
 
+@pytest.mark.long
 def test_an_objective_of_pyem_gives_the_fit_of_the_same_likelihood_in_pymc(pyem_fit, data):
     fit = em.fit(learner, data, progressbar=False)
     assert_same_fit(pyem_fit, fit)

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pymc as pm
-import pytest
 import pytensor.tensor as pt
+import pytest
 from helpers import simulated_learners
 from scipy import stats
 from scipy.special import softmax

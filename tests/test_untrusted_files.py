@@ -51,6 +51,7 @@ def test_a_truncated_file_is_refused(fit, path):
         assert not loads_as_it_was_or_is_refused(fit, path)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's, of files it gave up
 def test_a_file_with_wrong_bytes_is_refused_or_read_rightly(fit, path):
     whole, rng = path.read_bytes(), np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """What each model of the zoo is tested against: a plain loop, a task and a group, one file per family of models.
 
 Compiling all models takes ten minutes. A run of the tests takes every fourth of them, those of its version of Python;
-``ALL_MODELS=1 pytest`` takes all.
+``ALL_TESTS=1 pytest`` takes all.
 """
 
 from __future__ import annotations
@@ -16,4 +16,4 @@ __all__ = ["ALL_CASES", "CASES", "Case"]
 
 FAMILIES = (two_arms, bandits, planning, learning, economics, risk, perception, diffusion, regressions)
 ALL_CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
-CASES = ALL_CASES if os.environ.get("ALL_MODELS") else ALL_CASES[sys.version_info.minor % 4 :: 4]
+CASES = ALL_CASES if os.environ.get("ALL_TESTS") else ALL_CASES[sys.version_info.minor % 4 :: 4]
