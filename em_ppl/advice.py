@@ -42,8 +42,7 @@ def _about_em(fit: Fit) -> Iterator[str]:
     elif fit.settings["status"] == "stalled":
         yield (
             f"EM did not converge: after {fit.iterations} iterations it comes no nearer to its end; the last change was"
-            f" {change:.1e}, tol is {tol:.0e}. A parameter may not be identified, or a log-likelihood may jump or have "
-            "no bound."
+            f" {change:.1e}, tol is {tol:.0e}. Those whose mode is not found keep it from that."
         )
     elif fit.settings["status"] != "converged":
         yield (

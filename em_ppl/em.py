@@ -48,7 +48,7 @@ WORSE = 1.0  # log posterior that a bold step may lose
 CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
-STALLED = 100  # steps in a row that moved the group no less than one before them: then EM goes round in circles
+STALLED = 100  # steps in a row that moved the group no less than one before them, while somebody's mode is not found
 PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
 
 
@@ -287,7 +287,7 @@ def iterate(
 ) -> State:
     """Take steps until the group stands still, or comes no nearer to it."""
     try:
-        while state.status != "converged" and len(state.change) < max_iter and not stalled(state.change, tol):
+        while state.status != "converged" and len(state.change) < max_iter and not stalled(state, tol):
             state = step(compiled, state, tol)
             progress.step(len(state.change), state.log_evidence[-1], state.change[-1], tol)
             if kept is not None:
@@ -296,14 +296,19 @@ def iterate(
         if state.last is None:
             raise
         return replace(state, status="interrupted")
-    if state.status != "converged" and stalled(state.change, tol):
+    if state.status != "converged" and stalled(state, tol):
         return replace(state, status="stalled")
     return state
 
 
-def stalled(change: Sequence[float], tol: float) -> bool:
-    """Whether the smallest change lies far back; one that led to another search is none."""
-    earlier, lately = [c for c in change[:-STALLED] if c >= tol], change[-STALLED:]
+def stalled(state: State, tol: float) -> bool:
+    """Whether EM goes round in circles about somebody without a mode: its smallest change lies far back.
+
+    A change that led to another search is none.
+    """
+    if state.last is None or state.last.subjects.laplace.converged.all():
+        return False
+    earlier, lately = [c for c in state.change[:-STALLED] if c >= tol], state.change[-STALLED:]
     return bool(earlier) and min(lately) >= min(earlier)
 
 
