@@ -21,6 +21,7 @@ def ragged():
     return people.assign_coords(n_trials=("subject", [40, 39, 1, 2, 40, 17, 40, 21, 40, 8, 40]))
 
 
+@pytest.mark.long
 def test_a_model_that_learns(ragged):
     compiled = rescorla_wagner.compile(ragged, compile_kwargs=JAX)
     x = np.random.default_rng(1).normal(size=(11, 2))

@@ -379,6 +379,7 @@ def test_names_dims_and_coords_are_those_of_a_sampled_model(learner_fits):
         assert list(ours[dim].values) == list(model.coords[dim])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("machine_code")
 def test_a_fit_predicts_its_own_subjects(learner_fits):
     """Not new ones from the group: PyMC finds every free variable among the draws of the fit."""

@@ -62,6 +62,7 @@ def test_meta_d_of_the_example_of_metadpy():
     assert abs(criterion) < 0.02
 
 
+@pytest.mark.long
 def test_with_an_m_ratio_of_1_answers_and_confidence_are_one_rating():
     """Then it is signal detection with eight ratings, whose probabilities are differences of Normal ones."""
     counts, columns = ratings(np.arange(1, 9), np.arange(8, 0, -1))
