@@ -144,7 +144,7 @@ def _directions(share: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _about_shared(fit: Fit) -> Iterator[str]:
-    names = [name for name, parameter in fit.parameters.items() if parameter.shared]
+    names = fit.group.shared_names
     for name, x, se in zip(names, fit.group.shared.values, fit.group.shared_se.values, strict=True):
         if _is_far(fit.parameters[name], x):
             yield (

@@ -287,8 +287,10 @@ def iterate(
 ) -> State:
     """Take steps until the group stands still, or comes no nearer to it."""
     try:
-        while state.status != "converged" and len(state.change) < max_iter and not stalled(state, tol):
+        while state.status not in ("converged", "stalled") and len(state.change) < max_iter:
             state = step(compiled, state, tol)
+            if stalled(state, tol):
+                state = replace(state, status="stalled")
             progress.step(len(state.change), state.log_evidence[-1], state.change[-1], tol)
             if kept is not None:
                 kept.keep(state)
@@ -296,8 +298,6 @@ def iterate(
         if state.last is None:
             raise
         return replace(state, status="interrupted")
-    if state.status != "converged" and stalled(state, tol):
-        return replace(state, status="stalled")
     return state
 
 
@@ -306,7 +306,7 @@ def stalled(state: State, tol: float) -> bool:
 
     A change that led to another search is none.
     """
-    if state.last is None or state.last.subjects.laplace.converged.all():
+    if state.status == "converged" or state.found.subjects.laplace.converged.all():
         return False
     earlier, lately = [c for c in state.change[:-STALLED] if c >= tol], state.change[-STALLED:]
     return bool(earlier) and min(lately) >= min(earlier)
