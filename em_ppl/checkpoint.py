@@ -72,8 +72,6 @@ class State:
         What the acceleration remembers.
     careful_until : int
         The first step that may be longer than EM's own again.
-    reviewed : bool
-        Whether those who need not be integrated any longer have been let off; that is done once.
     wide_searches : int
         How often EM may still end, find a better mode for somebody, and go on.
     several_modes : ndarray of bool or None
@@ -92,7 +90,6 @@ class State:
     plain: Group | None = None
     points: tuple[tuple[FloatArray, FloatArray], ...] = ()
     careful_until: int = 0
-    reviewed: bool = False
     wide_searches: int = WIDE_SEARCHES
     several_modes: NDArray[np.bool_] | None = None
     status: str = "max_iter"
@@ -304,7 +301,6 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
         "change": state.change,
         "points": np.array(points) if points else np.empty((0, 2, len(state.group.units))),
         "careful_until": state.careful_until,
-        "reviewed": state.reviewed,
         "wide_searches": state.wide_searches,
         "several_modes": state.several_modes,
         "status": state.status,
@@ -339,7 +335,6 @@ def _unpack(arrays: Arrays, scheme: Scheme, make_model: MakeModel) -> State:
         plain=group("plain") if "plain.shared" in arrays else None,
         points=tuple((point, image) for point, image in arrays["points"]),
         careful_until=int(arrays["careful_until"]),
-        reviewed=bool(arrays["reviewed"]),
         wide_searches=int(arrays["wide_searches"]),
         several_modes=arrays.get("several_modes"),
         status=str(arrays["status"]),

@@ -35,6 +35,7 @@ from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Struct
 from em_ppl.m_step import log_prior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, find_modes, predict_modes
+from em_ppl.newton import newton_step
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
 from em_ppl.pymc_models import PyMCModel
@@ -49,7 +50,9 @@ CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has l
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
 STALLED = 100  # steps in a row that moved the group no less than one before them, while somebody's mode is not found
-PATIENCE = 30  # steps without coming near, after which EM looks for subjects that keep it from it
+PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
+FEW = 0.05  # of the subjects: where more are to be integrated, everyone is
+SLOW = 20  # steps, after which Newton's take over
 
 
 class ConvergenceWarning(UserWarning):
@@ -313,7 +316,7 @@ def stalled(state: State, tol: float) -> bool:
 
 
 def step(compiled: Likelihoods, state: State, tol: float) -> State:
-    """Take an E-step and an M-step, and say where the next ones begin: further on, by acceleration."""
+    """Take an E-step and an M-step, and say where the next ones begin: further on, by acceleration or by Newton."""
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, careful_until = Anderson(state.points), state.careful_until
     subjects = e_step(compiled, group, state.mode, state.curvature, scheme)
@@ -335,7 +338,6 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         log_evidence=(*state.log_evidence, float(subjects.log_evidence.sum())),
         change=(*state.change, change),
         careful_until=careful_until,
-        reviewed=state.reviewed,
         wide_searches=state.wide_searches,
         several_modes=state.several_modes,
     )
@@ -345,6 +347,11 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         return replace(stays, careful_until=0)
     if change < tol:
         return stand_still(compiled, stays)
+    if iteration > SLOW and scheme.estimator != "laplace":
+        further = newton_step(compiled, group, subjects, scheme, update)
+        if further is not None:
+            group, subjects = further
+            return replace(stays, group=group, mode=subjects.laplace.mode, curvature=subjects.laplace.curvature)
     extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
     group = group.from_vector(extrapolated * group.units)
     return replace(
@@ -353,11 +360,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
 
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
-    """End, unless EM integrates somebody needlessly, or somebody has a more probable mode: then go on from there."""
-    laplace, hard = state.found.subjects.laplace, state.scheme.hard
-    rightly = hard[(laplace.shortened | laplace.repaired)[hard]]
-    if not state.reviewed and len(rightly) < len(hard):  # who is integrated should not depend on the way here
-        return replace(state, scheme=state.scheme.laid(state.group, rightly), reviewed=True)
+    """End, unless somebody has a more probable mode: then go on from there."""
     if state.wide_searches:
         generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
         mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
@@ -387,13 +390,14 @@ def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
     """Who is to be integrated, now that EM is near its end or does not find it; nobody, if that is no news.
 
     Where a posterior is no hill, or so skewed that its mean lies more than an SD from its mode, expansions around the
-    mode jump from one step of EM to the next, and it may never end.
+    mode jump from one step of EM to the next, and it may never end. With many of these, where it ends would hang on
+    who they are, and that on the way there: then everyone is integrated.
     """
     laplace = subjects.laplace
-    flagged = np.flatnonzero(laplace.shortened | laplace.repaired)
-    everyone = np.union1d(scheme.hard, flagged)
-    news = scheme.estimator == "corrected" and len(everyone) > len(scheme.hard)
-    return everyone if news else np.arange(0)
+    hard = np.union1d(scheme.hard, np.flatnonzero(laplace.shortened | laplace.repaired))
+    if len(hard) > FEW * len(laplace.mode):
+        hard = np.arange(len(laplace.mode))
+    return hard if scheme.estimator == "corrected" and len(hard) > len(scheme.hard) else np.arange(0)
 
 
 def refuse_runaway(compiled: Likelihoods, group: Group, subjects: Posteriors, update: Group) -> None:

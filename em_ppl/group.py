@@ -113,6 +113,9 @@ class GroupModel:
         What each declared parameter is measured in: a wide spread, Gaussian space.
     centre, spread : ndarray
         Starting value and spread as declared, (declared parameter,); a spread that is not declared is inf.
+    place : ndarray of int
+        Each subject's among all that are sorted by label, (subject,): what is drawn for each of them is given out in
+        that order, whatever the order of the data.
     """
 
     design: FloatArray
@@ -125,6 +128,7 @@ class GroupModel:
     unit: FloatArray
     centre: FloatArray
     spread: FloatArray
+    place: Index
 
     @property
     def joint(self) -> bool:
@@ -164,7 +168,7 @@ class GroupModel:
 
     def take(self, subjects: Index) -> GroupModel:
         """Return the same for some of the subjects."""
-        part = replace(self, design=self.design[subjects], level=self.level[subjects])
+        part = replace(self, design=self.design[subjects], level=self.level[subjects], place=self.place[subjects])
         # these are of the whole study, which some of its subjects may not show
         vars(part).update({name: getattr(self, name) for name in ("n_levels", "belongs_to", "typical")})
         return part

@@ -56,9 +56,10 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
         return np.where(np.isfinite(slopes), (slopes + slopes.transpose(0, 2, 1)) / 2, 0.0)
 
     origin = np.zeros(len(start))
-    # in what the trials of one subject resolve, whatever the unit of the parameter
-    resolved = np.median(np.diagonal(information(origin), axis1=1, axis2=2), axis=0)
-    spread = np.where(from_data & (resolved > 0), spread / np.sqrt(np.where(resolved > 0, resolved, 1.0)), spread)
+    # in what the trials of one subject resolve, whatever the unit of the parameter; the first look goes by its unit
+    for _ in range(3):
+        resolved = np.median(np.diagonal(information(origin), axis1=1, axis2=2), axis=0)
+        spread = np.where(from_data & (resolved > 0), spread / np.sqrt(np.where(resolved > 0, resolved, 1.0)), spread)
     hessian = information(origin).sum(0) + np.diag(pull)
     found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * n_subjects, longest_step=np.inf)
     z = found.point[0] if np.isfinite(found.value[0]) else origin

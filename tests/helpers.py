@@ -38,6 +38,7 @@ def normal_group(n_subjects, mean, covariance, structure="diagonal", *, distribu
         "unit": np.ones(p),
         "centre": np.zeros(p),
         "spread": np.ones(p),
+        "place": np.arange(n_subjects),
     }
     covariance = np.asarray(covariance, dtype=float)
     return Group(GroupModel(**model | settings), np.asarray(mean, dtype=float), covariance[None], np.zeros(0))

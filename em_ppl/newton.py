@@ -1,0 +1,91 @@
+"""Newton's step on the marginal likelihood, which takes over where EM's own steps lead on slowly, or to and fro.
+
+EM is safe far from the maximum and slow near it; Newton's method is the other way round (Redner & Walker 1984, SIAM
+Rev. 26, 195-239, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from em_ppl.blocks import Likelihoods
+from em_ppl.e_step import Posteriors, Scheme, e_step
+from em_ppl.group import FloatArray, Group
+from em_ppl.m_step import log_prior, prior_score, scores
+from em_ppl.modes import predict_modes
+from em_ppl.uncertainty import information
+
+__all__ = ["newton_step"]
+
+LONGEST_STEP = 1.0  # of any free number, in its units
+SHARES = (1.0, 0.3, 0.1, 0.03)  # of the step, that are tried
+FLAT = 1e-3  # least curvature, where each number's own is 1: along a ridge steps are long, not endless
+MAY_LOSE = 1e-3  # log posterior that a step may lose
+MAY_LOSE_CLOSER = 1.0  # that it may lose where it brings the score closer to 0
+
+
+def newton_step(
+    compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme, update: Group
+) -> tuple[Group, Posteriors] | None:
+    """Step towards the maximum of the log evidence plus the group's log prior.
+
+    Parameters
+    ----------
+    compiled : CompiledModel or Blocks
+        The likelihoods.
+    group, subjects : Group, Posteriors
+        Where EM stands.
+    scheme : Scheme
+        How expectations are taken; not the classic one, which maximises nothing.
+    update : Group
+        Where EM would go on to; so do SDs that have gone to 0, of which there is no information.
+
+    Returns
+    -------
+    group, subjects : Group, Posteriors
+        Where what is to be maximised is no lower, or the score closer to 0: where expectations are approximate the one
+        is not quite the slope of the other. None, if that is nowhere along the step.
+    """
+    vector, solve = group.to_vector(), _solver(compiled, group, subjects, scheme)
+    before, step = subjects.log_evidence.sum() + log_prior(group), solve(_score(group, subjects))
+    known = np.isfinite(step)
+    moved = np.where(known, step, update.to_vector() - vector)
+    moved /= max(1.0, float(np.abs(moved / group.units).max()) / LONGEST_STEP)
+
+    def length(newton: FloatArray) -> float:
+        return float(np.linalg.norm((newton / group.units)[known]))
+
+    for share in SHARES:
+        other = group.from_vector(vector + share * moved)
+        found = e_step(compiled, other, predict_modes(other, subjects.laplace), subjects.laplace.curvature, scheme)
+        lost = before - found.log_evidence.sum() - log_prior(other)
+        if lost <= MAY_LOSE:
+            return other, found
+        if lost <= MAY_LOSE_CLOSER and length(solve(_score(other, found))) < (1 - share / 2) * length(step):
+            return other, found
+    return None
+
+
+def _score(group: Group, subjects: Posteriors) -> FloatArray:
+    return np.asarray(scores(group, subjects).sum(0) + prior_score(group))
+
+
+def _solver(
+    compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme
+) -> Callable[[FloatArray], FloatArray]:
+    """Turn a score into Newton's step, uphill even where the likelihood curves up; NaN for what is not known."""
+    by_subject, of_prior = information(compiled, group, subjects, scheme)
+    total = by_subject.sum(0) + of_prior
+    known = np.flatnonzero(np.isfinite(np.diag(total)))
+    curvature = (total + total.T)[np.ix_(known, known)] / 2
+    scale = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-8 / group.units[known] ** 2))
+    values, vectors = np.linalg.eigh(curvature / np.outer(scale, scale))
+
+    def solve(score: FloatArray) -> FloatArray:
+        step = np.full(len(total), np.nan)
+        step[known] = vectors @ ((vectors.T @ (score[known] / scale)) / np.maximum(np.abs(values), FLAT)) / scale
+        return step
+
+    return solve
