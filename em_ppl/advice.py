@@ -85,11 +85,17 @@ def _about_subjects(fit: Fit) -> Iterator[str]:
             f"more than half of the posterior of {who(table, missed)} is not where its Normal approximation says:"
             ' their numbers are rough, as where the log-likelihood has steps. Use estimator="exact".'
         )
-    hard = integrated & ~lost
-    if hard.any() and fit.settings["estimator"] == "corrected":
+    if fit.settings["estimator"] == "corrected" and integrated.all():
+        hard = table["repaired"] | table["skewed"]
+        whose = f"of {who(table, hard)} is" if hard.any() else "of many was, on the way,"
         yield (
-            f"the posterior of {who(table, hard)} is so far from Normal that it was integrated, not expanded to "
-            'second order. If these are many, use estimator="exact".'
+            f"the posterior {whose} so far from Normal that everyone's was integrated, not expanded to second order, "
+            'as by estimator="exact".'
+        )
+    elif fit.settings["estimator"] == "corrected" and (integrated & ~lost).any():
+        yield (
+            f"the posterior of {who(table, integrated & ~lost)} is so far from Normal that it was integrated, not "
+            "expanded to second order."
         )
 
 

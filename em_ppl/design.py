@@ -165,7 +165,7 @@ def make_group_model(
         unit=unit,
         centre=np.array([parameter.gaussian_start for parameter in declared]),
         spread=np.array([np.inf if parameter.spread is None else parameter.spread for parameter in declared]),
-        place=design.people.index.astype(str).argsort().argsort(),
+        place=pd.factorize(design.people.index, sort=True)[0],
     )
 
 

@@ -213,7 +213,7 @@ class ImportanceSampling:
         model, (n, p) = group.model, group.location.shape
         # the last dimension is a joint Student-t's own scale
         points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(self.draws)
-        shifts = generator.random((n, p + 1))[model.place]
+        shifts = generator.random((n, p + 1))[model.place.argsort().argsort()]
         proposal = Normal() if np.isinf(self.df) else StudentT(self.df)
         n_near = self.draws // 2 if model.distribution.heavy_tails else self.draws
         return Draws(points, shifts, proposal, model.distribution.covering, model.joint, n_near)

@@ -22,10 +22,12 @@ __all__ = ["newton_step"]
 LONGEST_STEP = 1.0  # of any free number, in its units
 SHARES = (1.0, 0.3, 0.1, 0.03)  # of the step, that are tried
 FLAT = 1e-3  # least curvature, where each number's own is 1: along a ridge steps are long, not endless
+THIN = 0.01  # share of an SD that other parameters leave to it, below which a correlation is on its way to its bound
 MAY_LOSE = 1e-3  # log posterior that a step may lose
 MAY_LOSE_CLOSER = 1.0  # that it may lose where it brings the score closer to 0
 
 
+@np.errstate(invalid="ignore")  # what is no finite number is no better
 def newton_step(
     compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme, update: Group
 ) -> tuple[Group, Posteriors] | None:
@@ -46,8 +48,11 @@ def newton_step(
     -------
     group, subjects : Group, Posteriors
         Where what is to be maximised is no lower, or the score closer to 0: where expectations are approximate the one
-        is not quite the slope of the other. None, if that is nowhere along the step.
+        is not quite the slope of the other. None, if that is nowhere along the step, or if a correlation is about to
+        reach its bound, where free numbers go to infinity.
     """
+    if (np.diagonal(group.cholesky, axis1=1, axis2=2) < THIN * group.sd).any():
+        return None
     vector, solve = group.to_vector(), _solver(compiled, group, subjects, scheme)
     before, step = subjects.log_evidence.sum() + log_prior(group), solve(_score(group, subjects))
     known = np.isfinite(step)

@@ -54,7 +54,8 @@ class Fit:
         ``posterior_covariance`` (the same, or integrated), ``slope`` (gradient of the log-posterior at the mode).
         ``natural``: the posterior mean carried to natural space, a posterior median there. ``log_likelihood``,
         ``log_posterior`` (with the group's density) and ``log_evidence``; ``converged``; ``repaired``, where the
-        curvature was; ``integrated``, where the posterior was, by ``"corrected"`` only where it had to;
+        curvature was; ``skewed``, where to second order mean and mode are more than an SD apart; ``integrated``, where
+        the posterior was, by ``"corrected"`` only where it had to;
         ``several_modes``, where a second mode is about as probable; ``elsewhere``, the share of the posterior that is
         not where its Normal approximation says (from few points; 0 where it was integrated). In a heavy-tailed group
         ``weight``: a subject below 1 counts less than others.
@@ -660,6 +661,7 @@ def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, schem
         "n_trials": ("subject", trial_counts(compiled.data)),
         "converged": ("subject", laplace.converged),
         "repaired": ("subject", laplace.repaired),
+        "skewed": ("subject", laplace.shortened),
         "integrated": ("subject", integrated),
     }
     if group.model.distribution.heavy_tails:

@@ -85,3 +85,12 @@ def test_quadrature_is_chosen_while_its_points_are_few_and_reach_the_tails():
     assert all(kinds[p, em.Normal()] is em.Quadrature for p in (1, 2, 3))
     assert kinds[4, em.Normal()] is em.ImportanceSampling
     assert all(kinds[p, em.StudentT()] is em.ImportanceSampling for p in (1, 2, 3, 4))
+
+
+def test_draws_go_with_the_subject_whatever_the_order():
+    integration, order = em.ImportanceSampling(64), np.array([2, 0, 3, 1])
+    one = normal_group(4, [0.0, 0.0], np.eye(2))
+    other = normal_group(4, [0.0, 0.0], np.eye(2), place=order)
+    draws, others = (integration.rule(group, np.random.default_rng(0)).z for group in (one, other))
+    assert not np.array_equal(draws[0], draws[1])
+    np.testing.assert_array_equal(others, draws[order])
