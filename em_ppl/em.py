@@ -51,7 +51,8 @@ NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM be
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
 STALLED = 100  # steps in a row that moved the group no less than one before them, while somebody's mode is not found
 PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
-FEW = 0.05  # of the subjects: where more are to be integrated, everyone is
+FEW_SUBJECTS = 20  # of so few everyone is integrated, if anybody is
+FEW = 0.2  # of the subjects: where more are to be integrated, everyone is
 SLOW = 20  # steps, after which Newton's take over
 
 
@@ -347,7 +348,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         return replace(stays, careful_until=0)
     if change < tol:
         return stand_still(compiled, stays)
-    if iteration > SLOW and scheme.estimator != "laplace":
+    if iteration > SLOW and has_smooth_likelihood(scheme):
         further = newton_step(compiled, group, subjects, scheme, update)
         if further is not None:
             group, subjects = further
@@ -357,6 +358,12 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     return replace(
         stays, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
     )
+
+
+def has_smooth_likelihood(scheme: Scheme) -> bool:
+    """Whether EM climbs a likelihood that Newton's method can follow: the classic one has none, that of draws is rough."""
+    drawn = scheme.rule is not None and scheme.rule.drawn
+    return scheme.estimator != "laplace" and not drawn
 
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
@@ -390,13 +397,14 @@ def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
     """Who is to be integrated, now that EM is near its end or does not find it; nobody, if that is no news.
 
     Where a posterior is no hill, or so skewed that its mean lies more than an SD from its mode, expansions around the
-    mode jump from one step of EM to the next, and it may never end. With many of these, where it ends would hang on
-    who they are, and that on the way there: then everyone is integrated.
+    mode jump from one step of EM to the next, and it may never end. Where one subject counts for much, or many are
+    hard, the end would hang on who they are, and that on the way there: then everyone is integrated.
     """
     laplace = subjects.laplace
     hard = np.union1d(scheme.hard, np.flatnonzero(laplace.shortened | laplace.repaired))
-    if len(hard) > FEW * len(laplace.mode):
-        hard = np.arange(len(laplace.mode))
+    n = len(laplace.mode)
+    if len(hard) and (n <= FEW_SUBJECTS or len(hard) > FEW * n):
+        hard = np.arange(n)
     return hard if scheme.estimator == "corrected" and len(hard) > len(scheme.hard) else np.arange(0)
 
 

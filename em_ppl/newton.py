@@ -1,7 +1,7 @@
 """Newton's step on the marginal likelihood, which takes over where EM's own steps lead on slowly, or to and fro.
 
-EM is safe far from the maximum and slow near it; Newton's method is the other way round (Redner & Walker 1984, SIAM
-Rev. 26, 195-239, section 5).
+EM is safe far from the maximum and slow near one about which trials say little; Newton's method is the other way round
+(Redner & Walker 1984, SIAM Rev. 26, 195-239).
 """
 
 from __future__ import annotations

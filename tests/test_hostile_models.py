@@ -132,7 +132,7 @@ def test_who_has_two_modes_is_named(estimator):
 
 
 def test_an_explosion_is_named():
-    with pytest.warns(em.ConvergenceWarning, match="posterior of subject 'd' is so far from Normal that everyone's was int"):
+    with pytest.warns(em.ConvergenceWarning, match="posterior of subject 'd' is so far from Normal that everyone's"):
         fit(odd, people("explodes"))
 
 
