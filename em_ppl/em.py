@@ -361,7 +361,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
 
 
 def has_smooth_likelihood(scheme: Scheme) -> bool:
-    """Whether EM climbs a likelihood that Newton's method can follow: the classic one has none, that of draws is rough."""
+    """Whether EM climbs what Newton's method can follow: the classic one climbs nothing, and draws make it rough."""
     drawn = scheme.rule is not None and scheme.rule.drawn
     return scheme.estimator != "laplace" and not drawn
 
