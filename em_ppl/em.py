@@ -97,8 +97,10 @@ def fit(
         How the E-step takes expectations over a subject's posterior. ``"laplace"`` takes each mode for a mean, as Huys
         et al. (2011), pyEM and emfit do. ``"corrected"`` takes the second-order posterior mean; it maximises the
         Laplace approximation of the marginal likelihood, as TMB and lme4 do, and is far less biased with few trials a
-        subject. ``"exact"`` maximises the marginal likelihood itself, by adaptive quadrature with up to three varying
-        parameters and by importance sampling with more; give `Quadrature` or `ImportanceSampling` to choose.
+        subject. Who has a posterior too far from Normal for that is integrated; with many of these, or among few
+        subjects, everyone is. ``"exact"`` maximises the marginal likelihood itself, by adaptive quadrature with up to
+        three varying parameters and by importance sampling with more; give `Quadrature` or `ImportanceSampling` to
+        choose.
     covariance : {"diagonal", "full"}
         Whether parameters may covary over subjects, in Gaussian space.
     covariates : str or mapping of str to str, optional
@@ -317,7 +319,7 @@ def stalled(state: State, tol: float) -> bool:
 
 
 def step(compiled: Likelihoods, state: State, tol: float) -> State:
-    """Take an E-step and an M-step, and say where the next ones begin: further on, by acceleration or by Newton."""
+    """Take an E-step and an M-step, and say where the next ones begin."""
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, careful_until = Anderson(state.points), state.careful_until
     subjects = e_step(compiled, group, state.mode, state.curvature, scheme)
@@ -348,15 +350,21 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         return replace(stays, careful_until=0)
     if change < tol:
         return stand_still(compiled, stays)
-    if iteration > SLOW and has_smooth_likelihood(scheme):
-        further = newton_step(compiled, group, subjects, scheme, update)
-        if further is not None:
-            group, subjects = further
-            return replace(stays, group=group, mode=subjects.laplace.mode, curvature=subjects.laplace.curvature)
+    return go_further(compiled, stays, update, accelerate)
+
+
+def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: Anderson) -> State:
+    """Begin the next step further on than EM's own would: by acceleration, or where that is slow by Newton's method."""
+    group, subjects, scheme = state.group, state.found.subjects, state.scheme
+    if len(state.change) > SLOW and has_smooth_likelihood(scheme):
+        newton = newton_step(compiled, group, subjects, scheme, update)
+        if newton is not None:
+            group, laplace = newton[0], newton[1].laplace
+            return replace(state, group=group, mode=laplace.mode, curvature=laplace.curvature)
     extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
     group = group.from_vector(extrapolated * group.units)
     return replace(
-        stays, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
+        state, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
     )
 
 

@@ -383,6 +383,34 @@ def test_an_sd_of_which_trials_resolve_little_is_found_whatever_the_order():
     np.testing.assert_allclose(*(fit.group.sd[0] for fit in fits), rtol=1e-4)
 
 
+def test_newtons_steps_find_an_sd_around_which_em_goes_to_and_fro():
+    """Slopes differ by a tenth, of which 8 trials say next to nothing: EM's own steps alone go round 100 times."""
+    generator = np.random.default_rng(0)
+    x, levels = generator.normal(size=(30, 8)), generator.normal([[0.0, 0.0]], [[3.0, 0.1]], (30, 2))
+    y = levels[:, :1] + levels[:, 1:] * x + generator.normal(0, 0.7, (30, 8))
+
+    @em.subject_model(intercept=em.Real(), slope=em.Real())
+    def line(intercept, slope, x, y):
+        pm.Normal("y", intercept + slope * x, 0.7, observed=y)
+
+    def negative(vector):
+        designs = [np.column_stack([np.ones(8), own]) for own in x]
+        covariances = [d * np.exp(2 * vector[2:]) @ d.T + 0.49 * np.eye(8) for d in designs]
+        return -sum(
+            stats.multivariate_normal(d @ vector[:2], c).logpdf(own)
+            for d, c, own in zip(designs, covariances, y, strict=True)
+        )
+
+    data = em.from_subjects([{"x": a, "y": b} for a, b in zip(x, y, strict=True)])
+    fit = em.fit(line, data, progressbar=False)
+    assert fit.converged
+    assert fit.iterations < 35
+    expected = optimize.minimize(negative, [0.0, 0.0, 1.0, -2.0], tol=1e-10)
+    np.testing.assert_allclose(fit.log_evidence, -expected.fun, atol=1e-6)
+    np.testing.assert_allclose(fit.group.mean, expected.x[:2], atol=1e-4)
+    np.testing.assert_allclose(fit.group.sd, np.exp(expected.x[2:]), rtol=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
 def test_subjects_of_whom_trials_say_very_different_amounts_do_not_lengthen_steps_too_far():
     random = grammar.make(5)
