@@ -165,8 +165,14 @@ def make_group_model(
         unit=unit,
         centre=np.array([parameter.gaussian_start for parameter in declared]),
         spread=np.array([np.inf if parameter.spread is None else parameter.spread for parameter in declared]),
-        place=pd.factorize(design.people.index, sort=True)[0],
+        place=_places(design.people.index),
     )
+
+
+def _places(labels: pd.Index) -> Index:
+    """Return each label's place among all, sorted; those that may be of any type as text."""
+    codes, _ = pd.factorize(labels.astype(str) if labels.dtype == object else labels, sort=True)
+    return codes
 
 
 def _formulas(varying: Sequence[str], covariates: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -6,7 +6,9 @@ import pymc as pm
 import pytest
 
 import em_ppl as em
-from em_ppl.design import make_design
+from em_ppl.data import label_array
+from em_ppl.design import make_design, make_group_model
+from em_ppl.distributions import Normal
 
 PEOPLE = pd.DataFrame(
     {"id": list("abcdef"), "age": [20.0, 30.0, 40.0, 50.0, 60.0, 70.0], "kind": ["x", "x", "y", "y", "y", "x"]}
@@ -75,6 +77,18 @@ def test_labels_of_any_kind_survive():
     table = design("~ age", data=data).people
     assert list(table.index) == list(range(6))
     assert table.index.name == "subject"
+
+
+@pytest.mark.parametrize("labels", [[10, 9, 30, 2, 7, 8], list("dbface"), ["x", 1, 2.5, ("a", 1), True, "b"]], ids=str)
+def test_a_subjects_place_is_its_labels_whatever_the_order(labels):
+    def places(order):
+        ordered = design("~ age", data=DATA.assign_coords(subject=label_array(labels)).isel(subject=order))
+        model = make_group_model(ordered, normal.parameters, np.ones(2), "diagonal", Normal(), None)
+        return model.place
+
+    order, in_order = [3, 5, 0, 1, 4, 2], places(np.arange(6))
+    assert sorted(in_order) == list(range(6))
+    np.testing.assert_array_equal(places(order), in_order[order])
 
 
 def fit(**settings):
