@@ -357,6 +357,12 @@ def label_array(labels: Sequence[Any]) -> Array:
     return array
 
 
+def label_places(labels: ArrayLike | pd.Index) -> NDArray[np.intp]:
+    """Return each label's place among all that are sorted; those that may be of any type are sorted as text."""
+    index = pd.Index(labels, tupleize_cols=False)
+    return pd.factorize(index.astype(str) if index.dtype == object else index, sort=True)[0]
+
+
 # --- what a model reads of a Dataset -----------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from em_ppl.data import label_array, label_text, real_trials
+from em_ppl.data import label_array, label_places, label_text, real_trials
 from em_ppl.distributions import Distribution
 from em_ppl.formulas import variables
 from em_ppl.group import FloatArray, GroupModel, GroupPrior, HyperPrior, Index, Structure
@@ -165,14 +165,8 @@ def make_group_model(
         unit=unit,
         centre=np.array([parameter.gaussian_start for parameter in declared]),
         spread=np.array([np.inf if parameter.spread is None else parameter.spread for parameter in declared]),
-        place=_places(design.people.index),
+        place=label_places(design.people.index),
     )
-
-
-def _places(labels: pd.Index) -> Index:
-    """Return each label's place among all, sorted; those that may be of any type as text."""
-    codes, _ = pd.factorize(labels.astype(str) if labels.dtype == object else labels, sort=True)
-    return codes
 
 
 def _formulas(varying: Sequence[str], covariates: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _solver(
     """Turn a score into Newton's step, uphill even where the likelihood curves up; NaN for what is not known."""
     by_subject, of_prior = information(compiled, group, subjects, scheme)
     total = by_subject.sum(0) + of_prior
-    known = np.flatnonzero(np.isfinite(np.diag(total)))
+    known = np.flatnonzero(np.isfinite(total).all(1))
     curvature = (total + total.T)[np.ix_(known, known)] / 2
     scale = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-8 / group.units[known] ** 2))
     values, vectors = np.linalg.eigh(curvature / np.outer(scale, scale))

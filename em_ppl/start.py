@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
+from em_ppl.data import label_places
 from em_ppl.group import FloatArray, Group
 from em_ppl.modes import Minima, find_modes, minimise
 
@@ -38,7 +39,9 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
     spread = np.array([p.spread or 1.0 for p in parameters])
     from_data = np.array([p.spread is None for p in parameters])
     pull = np.where(from_data, 1e-6, POOLED_SPREAD**-2)
-    some = compiled.take(np.unique(np.linspace(0, compiled.shape[0] - 1, POOLED_SUBJECTS).astype(np.intp)))
+    in_order = label_places(compiled.data["subject"].values).argsort()
+    chosen = np.unique(np.linspace(0, compiled.shape[0] - 1, POOLED_SUBJECTS).astype(np.intp))
+    some = compiled.take(np.sort(in_order[chosen]))  # the same, whatever the order of the data
     n_subjects = some.shape[0]
 
     def scores(z: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -22,6 +22,7 @@ from em_ppl.em import iterate, starting_state
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
+from em_ppl.start import starting_point
 
 # --- lme4 -----------------------------------------------------------------------------------------------------------
 
@@ -381,6 +382,22 @@ def test_an_sd_of_which_trials_resolve_little_is_found_whatever_the_order():
         assert_maximum(fit)
     np.testing.assert_allclose(*(fit.group.mean for fit in fits), atol=1e-4)
     np.testing.assert_allclose(*(fit.group.sd[0] for fit in fits), rtol=1e-4)
+
+
+def test_the_order_of_subjects_changes_neither_their_draws_nor_where_em_begins(make_successes):
+    """100 people, of whom 64 say where it begins; few draws, so that others would be seen, as those of another seed."""
+    study, order = make_successes(100, 8), np.random.default_rng(0).permutation(100)
+
+    def fit(data, seed=0):
+        few = em.ImportanceSampling(draws=32)
+        return em.fit(study.model, data, estimator=few, tol=1e-7, random_seed=seed, progressbar=False)
+
+    one, other, reseeded = fit(study.data), fit(study.data.isel(subject=order)), fit(study.data, seed=1)
+    se = one.group.mean_se
+    assert abs((reseeded.group.mean - one.group.mean) / se).max() > 1e-3
+    np.testing.assert_allclose((other.group.mean - one.group.mean) / se, 0, atol=1e-6)
+    start = [starting_point(study.model.compile(data)) for data in (study.data, study.data.isel(subject=order))]
+    np.testing.assert_allclose(*start, rtol=1e-12)
 
 
 def test_newtons_steps_find_an_sd_around_which_em_goes_to_and_fro():
