@@ -21,7 +21,7 @@ from em_ppl.estimators import ImportanceSampling
 from em_ppl.evidence import UNRELIABLE, settle
 from em_ppl.group import FloatArray, Group, HyperPrior
 from em_ppl.hierarchy import prior_of_coefficients, scales
-from em_ppl.m_step import coefficient_prior, prior_score, scores
+from em_ppl.m_step import coefficient_prior, group_score
 from em_ppl.uncertainty import distance_to_exact
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _integrated(fit: Fit, group: Group, mode: FloatArray) -> Posteriors:
 def _newton_step(fit: Fit, group: Group, posteriors: Posteriors) -> Group:
     """Return the group that the integrated likelihood would like better."""
     covariance = fit.group.free_covariance.values
-    distance = np.nan_to_num(distance_to_exact(scores(group, posteriors).sum(0) + prior_score(group), covariance))
+    distance = np.nan_to_num(distance_to_exact(group_score(group, posteriors), covariance))
     trusted = min(1.0, LONGEST_STEP / max(np.abs(distance).max(), 1e-300))
     return group.from_vector(group.to_vector() + trusted * distance * np.sqrt(np.nan_to_num(np.diag(covariance))))
 

@@ -47,6 +47,11 @@ class Scheme:
     hard: Index = field(default_factory=lambda: np.arange(0))
     rule: Rule | None = None
 
+    @property
+    def smooth(self) -> bool:
+        """Whether what EM climbs is smooth: the classic estimator climbs nothing, and draws make it rough."""
+        return self.estimator != "laplace" and not (self.rule is not None and self.rule.drawn)
+
     def laid(self, group: Group, hard: Index | None = None) -> Scheme:
         """Lay the points, if that has not been done, and say who is hard."""
         rule = self.rule or self.integration.rule(group, np.random.default_rng(self.random_seed))

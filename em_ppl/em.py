@@ -32,7 +32,7 @@ from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
 from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
-from em_ppl.m_step import log_prior, m_step
+from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import differentiate, find_modes, predict_modes
 from em_ppl.newton import newton_step
@@ -51,8 +51,8 @@ NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM be
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
 STALLED = 100  # steps in a row that moved the group no less than one before them, while somebody's mode is not found
 PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
-FEW_SUBJECTS = 20  # of so few everyone is integrated, if anybody is
-FEW = 0.2  # of the subjects: where more are to be integrated, everyone is
+SMALL_STUDY = 20  # subjects: of so few everyone is integrated, if anybody is
+MANY_HARD = 0.2  # of the subjects: where more are to be integrated, everyone is
 SLOW = 20  # steps, after which Newton's take over
 
 
@@ -356,7 +356,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
 def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: Anderson) -> State:
     """Begin the next step further on than EM's own would: by acceleration, or where that is slow by Newton's method."""
     group, subjects, scheme = state.group, state.found.subjects, state.scheme
-    if len(state.change) > SLOW and has_smooth_likelihood(scheme):
+    if len(state.change) > SLOW and scheme.smooth:
         newton = newton_step(compiled, group, subjects, scheme, update)
         if newton is not None:
             group, laplace = newton[0], newton[1].laplace
@@ -366,12 +366,6 @@ def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: A
     return replace(
         state, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
     )
-
-
-def has_smooth_likelihood(scheme: Scheme) -> bool:
-    """Whether EM climbs what Newton's method can follow: the classic one climbs nothing, and draws make it rough."""
-    drawn = scheme.rule is not None and scheme.rule.drawn
-    return scheme.estimator != "laplace" and not drawn
 
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
@@ -386,9 +380,8 @@ def stand_still(compiled: Likelihoods, state: State) -> State:
 
 
 def lost(group: Group, subjects: Posteriors, done: Step) -> bool:
-    """Whether a step went down what EM climbs, the log evidence plus the log prior of the group."""
-    before = done.subjects.log_evidence.sum() + log_prior(done.group)
-    return not subjects.log_evidence.sum() + log_prior(group) >= before - WORSE
+    """Whether a step went down what EM climbs."""
+    return not group_log_posterior(group, subjects) >= group_log_posterior(done.group, done.subjects) - WORSE
 
 
 def retreat(compiled: Likelihoods, plain: Group, done: Step) -> tuple[Group, Posteriors]:
@@ -411,7 +404,7 @@ def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
     laplace = subjects.laplace
     hard = np.union1d(scheme.hard, np.flatnonzero(laplace.shortened | laplace.repaired))
     n = len(laplace.mode)
-    if len(hard) and (n <= FEW_SUBJECTS or len(hard) > FEW * n):
+    if len(hard) and (n <= SMALL_STUDY or len(hard) > MANY_HARD * n):
         hard = np.arange(n)
     return hard if scheme.estimator == "corrected" and len(hard) > len(scheme.hard) else np.arange(0)
 

@@ -294,6 +294,16 @@ def scores(group: Group, subjects: Posteriors) -> FloatArray:
     return np.concatenate([by_group, subjects.shared_score], axis=1)
 
 
+def group_score(group: Group, subjects: Posteriors) -> FloatArray:
+    """Gradient of `group_log_posterior` by the group's free numbers."""
+    return np.asarray(scores(group, subjects).sum(0) + prior_score(group))
+
+
+def group_log_posterior(group: Group, subjects: Posteriors) -> float:
+    """Return what EM climbs: the log evidence of all subjects plus the log prior of the group."""
+    return float(subjects.log_evidence.sum() + log_prior(group))
+
+
 def log_prior(group: Group) -> float:
     """Log density of the group's prior, up to a constant."""
     prior = group.model.prior

@@ -169,7 +169,7 @@ def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
     z, factor = group.standardise(subjects.mode), group.factor()
     slope = np.einsum("ni,nij->nj", subjects.slope[:, group.model.varying], factor) - group.pull(z)
     hessian = group.curvature(z) + _in_units_of(factor, subjects.curvature)
-    return group.unstandardise(z + _newton_step(hessian, -slope, LONGEST_STEP))
+    return group.unstandardise(z + descent(hessian, -slope, LONGEST_STEP))
 
 
 def find_modes(
@@ -221,14 +221,14 @@ def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance
         active = active[np.isfinite(f[active]) & (np.abs(g[active]).max(1) > tolerance) & (stuck[active] < STUCK)]
         if not len(active):
             break
-        step = _newton_step(hessian[active], g[active], longest_step)
+        step = descent(hessian[active], g[active], longest_step)
         new, f_new, g_new, moved = _backtrack(objective, z[active], step, f[active], g[active], active)
         hessian[active] = _bfgs(hessian[active], new - z[active], g_new - g[active])
         hessian[active[~moved]] *= 10.0  # no descent along this step: trust the model less
         stuck[active] = np.where(f_new < f[active], 0, stuck[active] + 1)
         z[active], f[active], g[active] = new, f_new, g_new
     # where rounding hides the rest of the gradient, a millionth of a posterior SD will do
-    left = (_newton_step(hessian, g, np.inf) * -g).sum(1)
+    left = (descent(hessian, g, np.inf) * -g).sum(1)
     return Minima(z, f, g, np.isfinite(f) & ((np.abs(g).max(1) <= tolerance) | (left < 1e-12)))
 
 
@@ -244,7 +244,8 @@ def _positive(hessian: FloatArray) -> FloatArray:
     return (vectors * np.maximum(np.abs(values), 1e-3)[:, None, :]) @ vectors.transpose(0, 2, 1)
 
 
-def _newton_step(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
+def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
+    """Return Newton's steps, (row, dimension), downhill also where the Hessian curves down, and no longer than that."""
     values, vectors = np.linalg.eigh(hessian)
     inverse = 1 / np.maximum(np.abs(values), 1e-3)  # rounding may leave BFGS's matrix with a negative value
     step = -np.einsum("nij,nj->ni", vectors, inverse * np.einsum("nkj,nk->nj", vectors, g))

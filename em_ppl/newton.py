@@ -1,7 +1,7 @@
 """Newton's step on the marginal likelihood, which takes over where EM's own steps lead on slowly, or to and fro.
 
 EM is safe far from the maximum and slow near one about which trials say little; Newton's method is the other way round
-(Redner & Walker 1984, SIAM Rev. 26, 195-239).
+(as Lange 1995, Statistica Sinica 5, 1-18, who steers gradually from the one to the other).
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ import numpy as np
 from em_ppl.blocks import Likelihoods
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.group import FloatArray, Group
-from em_ppl.m_step import log_prior, prior_score, scores
-from em_ppl.modes import predict_modes
+from em_ppl.m_step import group_log_posterior, group_score
+from em_ppl.modes import descent, predict_modes
 from em_ppl.uncertainty import information
 
 __all__ = ["newton_step"]
 
 LONGEST_STEP = 1.0  # of any free number, in its units
 SHARES = (1.0, 0.3, 0.1, 0.03)  # of the step, that are tried
-FLAT = 1e-3  # least curvature, where each number's own is 1: along a ridge steps are long, not endless
 THIN = 0.01  # share of an SD that other parameters leave to it, below which a correlation is on its way to its bound
 MAY_LOSE = 1e-3  # log posterior that a step may lose
 MAY_LOSE_CLOSER = 1.0  # that it may lose where it brings the score closer to 0
 
 
-@np.errstate(invalid="ignore")  # what is no finite number is no better
 def newton_step(
     compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme, update: Group
 ) -> tuple[Group, Posteriors] | None:
@@ -54,7 +52,7 @@ def newton_step(
     if (np.diagonal(group.cholesky, axis1=1, axis2=2) < THIN * group.sd).any():
         return None
     vector, solve = group.to_vector(), _solver(compiled, group, subjects, scheme)
-    before, step = subjects.log_evidence.sum() + log_prior(group), solve(_score(group, subjects))
+    before, step = group_log_posterior(group, subjects), solve(group_score(group, subjects))
     known = np.isfinite(step)
     moved = np.where(known, step, update.to_vector() - vector)
     moved /= max(1.0, float(np.abs(moved / group.units).max()) / LONGEST_STEP)
@@ -65,16 +63,13 @@ def newton_step(
     for share in SHARES:
         other = group.from_vector(vector + share * moved)
         found = e_step(compiled, other, predict_modes(other, subjects.laplace), subjects.laplace.curvature, scheme)
-        lost = before - found.log_evidence.sum() - log_prior(other)
-        if lost <= MAY_LOSE:
+        after = group_log_posterior(other, found)
+        if after >= before - MAY_LOSE:
             return other, found
-        if lost <= MAY_LOSE_CLOSER and length(solve(_score(other, found))) < (1 - share / 2) * length(step):
+        closer = length(solve(group_score(other, found))) < (1 - share / 2) * length(step)
+        if after >= before - MAY_LOSE_CLOSER and closer:
             return other, found
     return None
-
-
-def _score(group: Group, subjects: Posteriors) -> FloatArray:
-    return np.asarray(scores(group, subjects).sum(0) + prior_score(group))
 
 
 def _solver(
@@ -86,11 +81,11 @@ def _solver(
     known = np.flatnonzero(np.isfinite(total).all(1))
     curvature = (total + total.T)[np.ix_(known, known)] / 2
     scale = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-8 / group.units[known] ** 2))
-    values, vectors = np.linalg.eigh(curvature / np.outer(scale, scale))
+    standard = curvature / np.outer(scale, scale)
 
     def solve(score: FloatArray) -> FloatArray:
         step = np.full(len(total), np.nan)
-        step[known] = vectors @ ((vectors.T @ (score[known] / scale)) / np.maximum(np.abs(values), FLAT)) / scale
+        step[known] = descent(standard[None], -(score[known] / scale)[None], np.inf)[0] / scale
         return step
 
     return solve

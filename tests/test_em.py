@@ -1,6 +1,7 @@
 """The numbers: lme4's published fits, fixed points by their definition, and what must not change a fit."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import grammar
@@ -9,7 +10,7 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import normal_group, simulated_learners
+from helpers import laplace_at, normal_group, simulated_learners
 from pytensor.compile.mode import Mode
 from scipy import optimize, special, stats
 
@@ -17,8 +18,8 @@ import em_ppl as em
 from em_ppl.cores import at_most
 from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
-from em_ppl.e_step import Scheme, e_step
-from em_ppl.em import iterate, starting_state
+from em_ppl.e_step import Posteriors, Scheme, e_step
+from em_ppl.em import iterate, newly_hard, starting_state
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
@@ -453,6 +454,18 @@ def test_means_do_not_stop_short_when_sds_have_gone_to_0():
 
     pooled = optimize.minimize(negative, [-1.0, 0.5], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9}).x
     np.testing.assert_allclose((fit.group.mean - pooled) / fit.group.mean_se, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_hard", "n_integrated"), [(20, 0, 0), (20, 1, 20), (21, 1, 1), (50, 10, 10), (50, 11, 50)]
+)
+def test_everyone_is_integrated_in_a_small_study_or_if_more_than_a_fifth_must_be(n, n_hard, n_integrated):
+    """As docs/method.md says."""
+    hard = np.arange(n) < n_hard
+    laplace = replace(laplace_at(np.zeros((n, 1)), np.ones((n, 1, 1))), repaired=hard, shortened=hard)
+    subjects = Posteriors(laplace, *[np.empty(0)] * 4)
+    assert len(newly_hard(subjects, Scheme("corrected", em.Quadrature(), 0))) == n_integrated
+    assert len(newly_hard(subjects, Scheme("exact", em.Quadrature(), 0))) == 0
 
 
 def test_subjects_whose_posterior_is_no_hill_are_integrated_and_named():

@@ -31,7 +31,7 @@ def go(compiled, group, subjects, scheme):
 
 @pytest.mark.parametrize(("mean", "sd"), [(0.0, 1.5), (3.0, 4.0), (0.5, 0.1)])
 def test_steps_lead_to_the_maximum_from_near_and_far(compiled, few_trials, mean, sd):
-    """Far away the likelihood curves up, as in a log SD of which EM's own first step would be a third."""
+    """Far away the likelihood curves up."""
     group, subjects, scheme = start(compiled, mean, sd)
     highest = subjects.log_evidence.sum()
     for _ in range(8):

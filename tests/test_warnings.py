@@ -204,6 +204,16 @@ def test_a_subject_whose_approximation_is_rough_is_named(flag, message):
     assert advice.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("whose", "named"), [("c", "of subject 'c' is so far"), ("", "of many was, on the way, so far")]
+)
+def test_that_everyone_was_integrated_is_said_with_whose_fault_it_is(whose, named):
+    result = fit()
+    own = {"integrated": result.subjects.integrated | True, "skewed": result.subjects.subject == whose}
+    [advice] = em.Fit(**{**vars(result), "subjects": result.subjects.assign(own)}).advice
+    assert advice.startswith(f"the posterior {named} so far from Normal that everyone's was integrated, not expanded")
+
+
 # ---- the group
 
 
