@@ -26,6 +26,7 @@ MAY_LOSE = 1e-3  # log posterior that a step may lose
 MAY_LOSE_CLOSER = 1.0  # that it may lose where it brings the score closer to 0
 
 
+@np.errstate(invalid="ignore")  # what is no finite number is no better, nor is one infinity than another
 def newton_step(
     compiled: Likelihoods, group: Group, subjects: Posteriors, scheme: Scheme, update: Group
 ) -> tuple[Group, Posteriors] | None:
@@ -63,11 +64,10 @@ def newton_step(
     for share in SHARES:
         other = group.from_vector(vector + share * moved)
         found = e_step(compiled, other, predict_modes(other, subjects.laplace), subjects.laplace.curvature, scheme)
-        after = group_log_posterior(other, found)
-        if after >= before - MAY_LOSE:
+        lost = before - group_log_posterior(other, found)
+        if lost <= MAY_LOSE:
             return other, found
-        closer = length(solve(group_score(other, found))) < (1 - share / 2) * length(step)
-        if after >= before - MAY_LOSE_CLOSER and closer:
+        if lost <= MAY_LOSE_CLOSER and length(solve(group_score(other, found))) < (1 - share / 2) * length(step):
             return other, found
     return None
 
