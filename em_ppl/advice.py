@@ -106,11 +106,12 @@ def _about_group(fit: Fit) -> Iterator[str]:
     far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
     spreads = np.hypot(start, group.sd.max(0))  # people who differ widely leave their mean less certain, rightly
     for name, se, unit, spread, is_far in zip(names, fit.group.mean_se.values, start, spreads, far, strict=True):
-        if se > WIDE * spread and not is_far:
+        if not (se <= WIDE * spread or is_far or fit.settings["status"] == "interrupted"):
+            size = f"its standard error is {se:.2g}" if np.isfinite(se) else "it has no standard error"
             yield (
-                f"the data set the group mean of {name!r} next to no limit: its standard error is {se:.2g}, where the "
-                f"search began with a spread of {unit:.2g}. The responses may be separated perfectly, or another "
-                "number of the group may do as well. Bound the parameter, or fix it."
+                f"the data set the group mean of {name!r} next to no limit: {size}, where the search began with a "
+                f"spread of {unit:.2g}. The responses may be separated perfectly, or another number of the group may "
+                "do as well. Bound the parameter, or fix it."
             )
     shares = resolved_share(group, fit.subjects["mode"].values, fit.subjects["laplace_covariance"].values)
     for level, share in enumerate(shares):

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from em_ppl.by_shape import is_jax
+from em_ppl.cores import at_most, cores_in_use, in_threads
 from em_ppl.data import (
     Seen,
     check_dataset,
@@ -26,6 +27,7 @@ from em_ppl.data import (
     trial_counts,
 )
 from em_ppl.functions import Functions, functions_of
+from em_ppl.kernels import Kernel
 from em_ppl.model import Column, ModelError, SubjectModel, Term, check_subject_model
 from em_ppl.portions import join, span, split, take
 from em_ppl.subjects import FEW_LENGTHS, LENGTH_STEP, FloatArray, Index, Subjects
@@ -35,6 +37,7 @@ __all__ = ["CompiledModel"]
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
+WORTHWHILE = 10_000  # trials for a thread
 PORTION = 10_000  # subjects whose numbers are in work at a time: more would be slower, and need gigabytes
 
 
@@ -71,6 +74,7 @@ class CompiledModel:
     data: xr.Dataset
     functions: Functions = field(repr=False)
     subjects: Subjects = field(repr=False)
+    _portions: dict[tuple[int, int], CompiledModel] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def with_data(self, data: xr.Dataset) -> CompiledModel:
         """Return the same compiled functions over other data with the same columns; nothing is compiled."""
@@ -81,7 +85,7 @@ class CompiledModel:
         return replace(self, data=self.data.isel(subject=index), subjects=self.subjects.take(index))
 
     def map(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Return ``work(compiled, *arguments)`` of all subjects, some thousands at a time.
+        """Return ``work(compiled, *arguments)`` of all subjects: a portion a core, and no more than some thousands.
 
         Parameters
         ----------
@@ -91,10 +95,35 @@ class CompiledModel:
         *arguments
             Arrays with a row per subject, or objects with a method ``take(subjects)``.
         """
-        n_subjects = self.shape[0]
-        if n_subjects <= PORTION:
+        n, cores = self.shape[0], 1
+        if self._kernel is not None:
+            cores = max(1, min(cores_in_use(), int(self.subjects.n_trials.sum()) // WORTHWHILE))
+        portions = split(n, min(PORTION, -(-n // cores)))
+        if len(portions) == 1:
             return join([work(self, *take(arguments))])
-        return join([work(self.take(span(who)), *take(arguments, who)) for who in split(n_subjects, PORTION)])
+        cores = min(cores, len(portions))
+        results: list[Any] = [None] * len(portions)
+
+        def do(mine: range) -> None:
+            with at_most(1 if cores > 1 else None):
+                for k in mine:
+                    results[k] = work(self._portion(span(portions[k])), *take(arguments, portions[k]))
+
+        in_threads(do, [range(k, len(portions), cores) for k in range(cores)])
+        return join(results)
+
+    def _portion(self, who: slice) -> CompiledModel:
+        """`take`, which xarray makes slow, once for each portion."""
+        ends = who.start, who.stop
+        if ends not in self._portions:
+            self._portions[ends] = self.take(who)
+        return self._portions[ends]
+
+    @property
+    def _kernel(self) -> Kernel | None:
+        """Machine code of one subject, if that is what there is."""
+        made = self.functions.compiled("value_and_gradient")
+        return made if isinstance(made, Kernel) else None
 
     @property
     def observed(self) -> list[str]:
@@ -105,6 +134,11 @@ class CompiledModel:
     def shape(self) -> tuple[int, int]:
         """Number of subjects, number of parameters."""
         return self.data.sizes["subject"], len(self.model.parameters)
+
+    @property
+    def many_at_once(self) -> bool:
+        """Whether several points of a subject, asked for in a row, cost about as much as one."""
+        return self._kernel is not None and self._kernel.wide
 
     def compile(self, *, value_alone: bool = False) -> None:
         """Compile now what the first evaluations would compile; nothing, if it is compiled already."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -43,12 +43,12 @@ def _available() -> int:
 
 
 def in_threads(work: Callable[[Portion], None], portions: Sequence[Portion]) -> None:
-    """Do each portion of the work, at the same time; what one raises is raised."""
+    """Do each portion of the work, at the same time, as if here; what one raises is raised."""
     if len(portions) == 1:
         work(portions[0])
         return
     first, *others = portions
-    waiting = [_pool(os.getpid(), _available()).submit(work, portion) for portion in others]
+    waiting = [_pool(os.getpid(), _available()).submit(copy_context().run, work, portion) for portion in others]
     try:
         work(first)
     finally:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from formulaic import ModelSpec  # imported where a formula is read: it takes as long as the rest of em_ppl
 
 MEAN_ONLY = "~ 1"
+
+
+class MeanOnly:
+    """What formulaic makes of ``~ 1``, for those who have no covariates and need not wait for its import."""
+
+    column_names = ("Intercept",)
+    term_indices: ClassVar[Mapping[str, list[int]]] = {"1": [0]}
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,13 @@ class Design:
     people: pd.DataFrame
 
     @cached_property
-    def specs(self) -> dict[str, ModelSpec]:
+    def specs(self) -> dict[str, ModelSpec | MeanOnly]:
         """What turns covariates into columns, by parameter."""
-        for formula in self.formulas.values():
+        specs: dict[str, ModelSpec | MeanOnly] = {}
+        for name, formula in self.formulas.items():
             variables(formula, self.people)  # which checks it, wherever it comes from
-        return {name: _columns(formula, self.people).model_spec for name, formula in self.formulas.items()}
+            specs[name] = MeanOnly() if formula == MEAN_ONLY else _columns(formula, self.people).model_spec
+        return specs
 
     @property
     def has_covariates(self) -> bool:
@@ -215,8 +224,10 @@ def _of_subjects(data: xr.Dataset, name: str) -> Any:
     return values
 
 
-def _columns(formula: str | ModelSpec, people: pd.DataFrame) -> Any:
+def _columns(formula: str | ModelSpec | MeanOnly, people: pd.DataFrame) -> Any:
     """Return the columns of one formula; a category that the fit has not seen is an error."""
+    if formula == MEAN_ONLY or isinstance(formula, MeanOnly):
+        return pd.DataFrame(1.0, people.index, list(MeanOnly.column_names))
     from formulaic import model_matrix
     from formulaic.errors import DataMismatchWarning, FormulaicError
 

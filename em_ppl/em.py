@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from em_ppl.acceleration import Anderson
+from em_ppl.acceleration import GROWTH, Anderson
 from em_ppl.blocks import Blocks, Likelihoods, is_stored
 from em_ppl.checkpoint import Checkpoint, MakeModel, State, Step
 from em_ppl.checks import check_choices, check_counts
@@ -34,7 +34,7 @@ from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_i
 from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
-from em_ppl.modes import differentiate, find_modes, predict_modes
+from em_ppl.modes import find_modes, look_around, predict_modes, step_to_modes
 from em_ppl.newton import newton_step
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
@@ -323,8 +323,8 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, careful_until = Anderson(state.points), state.careful_until
     subjects = e_step(compiled, group, state.mode, state.curvature, scheme)
-    if state.plain is not None and lost(group, subjects, state.found):
-        group, subjects = retreat(compiled, state.plain, state.found)
+    if state.plain is not None and lost(compiled, group, subjects, state):
+        group, subjects = retreat(compiled, state.plain, state)
         accelerate = Anderson()
         if group is not state.plain:
             careful_until = iteration + CAREFUL
@@ -379,16 +379,23 @@ def stand_still(compiled: Likelihoods, state: State) -> State:
     return replace(state, status="converged")
 
 
-def lost(group: Group, subjects: Posteriors, done: Step) -> bool:
-    """Whether a step went down what EM climbs."""
+def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
+    """Whether a step went down what EM climbs; the classic estimator climbs nothing: whether it moves on much further.
+
+    NaN is lost.
+    """
+    done = state.found
+    if done.scheme.estimator == "laplace":
+        return not distance(group, m_step(compiled, group, subjects, lengthened=False)) <= GROWTH * state.change[-1]
     return not group_log_posterior(group, subjects) >= group_log_posterior(done.group, done.subjects) - WORSE
 
 
-def retreat(compiled: Likelihoods, plain: Group, done: Step) -> tuple[Group, Posteriors]:
+def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, Posteriors]:
     """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
+    done = state.found
     group, laplace = plain, done.subjects.laplace
     subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
-    if lost(group, subjects, done):
+    if lost(compiled, group, subjects, state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
         subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
     return group, subjects
@@ -447,12 +454,14 @@ def starting_modes(
 
 def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """`starting_modes` of a portion of the subjects."""
-    mean = group.location
-    slope = compiled.value_and_gradient(group.complete(mean))[1]
-    second, _ = differentiate(compiled, group, mean, slope, root=group.factor())
-    curvature = second[:, group.model.varying]
-    found = find_modes(compiled, group, mean, curvature, tol=ROUGH)
-    mode, lost = group.unstandardise(found.point), np.flatnonzero(~found.converged)
+    mean, everyone = group.location, np.arange(compiled.shape[0])
+    nothing_known = np.zeros((*mean.shape, mean.shape[1]))
+    here = look_around(compiled, group, np.zeros_like(mean), nothing_known, everyone)
+    curvature = here.second[:, group.model.varying]
+    left = step_to_modes(compiled, group, here, ROUGH) if compiled.many_at_once else everyone
+    found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
+    here.z[left], here.found[left] = found.point, found.converged
+    mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)
     if lost.size:
         own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
         mode[lost], *_ = search_from(*own, starts=starts)

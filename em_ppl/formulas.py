@@ -45,6 +45,8 @@ def variables(formula: str, columns: Container[str]) -> set[str]:
         If it cannot be read, or does more than compute: it may call formulaic's functions and NumPy's ufuncs.
     """
     names: set[str] = set()
+    if formula == "~ 1":
+        return names
     for factor in _factors(formula):
         if factor.eval_method is factor.EvalMethod.LOOKUP:
             names.add(factor.expr)

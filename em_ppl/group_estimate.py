@@ -158,8 +158,8 @@ class GroupEstimate:
             ``estimate``, ``se``, ``z``, ``p`` (two-sided) and the interval's ``low`` and ``high`` (Wald).
         """
         estimate, se = self.plain.coefficients, np.sqrt(np.diag(self.coefficients_covariance))
-        reach = scipy.stats.norm.ppf(0.5 + probability / 2) * se
-        p = 2 * scipy.stats.norm.sf(np.abs(estimate / se))
+        reach = scipy.special.ndtri(0.5 + probability / 2) * se
+        p = 2 * scipy.special.ndtr(-np.abs(estimate / se))
         table = {"estimate": estimate, "se": se, "z": estimate / se, "p": p}
         table |= {"low": estimate - reach, "high": estimate + reach}
         return pd.DataFrame(table, index=pd.Index(self.design.labels, name="coefficient"))
@@ -203,7 +203,7 @@ class GroupEstimate:
         b, covariance = self.plain.coefficients[places], self.coefficients_covariance.values[np.ix_(places, places)]
         chi2 = float(b @ np.linalg.solve(covariance, b))
         labels = tuple(self.design.labels[i] for i in places)
-        return WaldTest(labels, chi2, len(places), float(scipy.stats.chi2.sf(chi2, len(places))))
+        return WaldTest(labels, chi2, len(places), float(scipy.special.chdtrc(len(places), chi2)))
 
     def predict(self, people: pd.DataFrame, *, probability: float = 0.95) -> pd.DataFrame:
         """Predict the parameters of people of whom no trial is known, from their covariates.
@@ -242,7 +242,7 @@ class GroupEstimate:
         mean = x @ self.plain.coefficients
         variance = np.einsum("npk,kl,npl->np", x, self.coefficients_covariance.values, x)
         sd, distribution = self.plain.sd[level], self.plain.model.distribution
-        of_mean = scipy.stats.norm.ppf(0.5 + probability / 2) * np.sqrt(variance)
+        of_mean = scipy.special.ndtri(0.5 + probability / 2) * np.sqrt(variance)
         half = np.hypot(distribution.reach(probability) * sd, of_mean)
         link = [self.parameters[name].to_natural for name in self.varying]
         median, low, high = (
@@ -273,7 +273,7 @@ class GroupEstimate:
         """
         if not 0 < probability < 1:
             raise ValueError(f"probability={probability!r} must lie between 0 and 1.")
-        reach = float(scipy.stats.norm.ppf(0.5 + probability / 2))
+        reach = float(scipy.special.ndtri(0.5 + probability / 2))
         rows = pd.concat([self._location_rows(reach), self._spread_rows(reach)])
         return rows.astype(float)
 

@@ -150,6 +150,11 @@ class JointModel(CompiledModel):
         """See `CompiledModel`."""
         return [str(name) for name in self.data.data_vars]
 
+    @property
+    def _kernel(self) -> None:
+        """See `CompiledModel`."""
+        return None
+
     def compile(self, *, value_alone: bool = False) -> None:
         """See `CompiledModel`."""
         self.terms.gradients(**self.compile_kwargs)(self.terms.start, np.zeros(self.terms.n_shared))

@@ -12,6 +12,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -35,6 +36,7 @@ from em_ppl.cores import cores_in_use, in_threads
 from em_ppl.files import replacing
 from em_ppl.loops import Array, Code, NotWritable, write_graph
 from em_ppl.loops import Index as Place
+from em_ppl.loops.wide import LANES, NotWide, widen
 from em_ppl.model import Column
 from em_ppl.subjects import FloatArray, Index, Subjects
 
@@ -43,6 +45,9 @@ __all__ = ["Kernel", "Source", "compile_kernel", "write_source"]
 Numbers = NDArray[Any]
 
 WORTHWHILE = 4000  # trials for a thread: about 0.1 ms
+
+# memory is for the longest of the subjects
+LONGEST = ["n = 1", "for r in range(len(index)):", "    n = max(n, n_trials[index[r]])"]
 
 # Rewrites that work in place, or save memory, or are for compilers of whole arrays.
 _LEFT_OUT = ("inplace", "scan_inplace", "scan_save_mem", "scan_save_mem_prealloc", "numba", "BlasOpt")
@@ -59,10 +64,13 @@ class Kernel:
         ``index[r]``, whose parameters are ``x[r]``, and writes into row r of the outputs. It holds no lock of Python's.
     outputs : list of (bool, shape, dtype)
         Of each output, whether it has a number per trial, what comes behind, and its type.
+    wide : bool
+        Whether rows of one subject in a row are evaluated `LANES` at a time.
     """
 
     function: Callable[..., None]
     outputs: list[tuple[bool, tuple[int, ...], str]]
+    wide: bool
 
     def __call__(self, subjects: Subjects, x: FloatArray, index: Index | None, *extra: Numbers) -> list[Numbers]:
         """Evaluate subjects `index` (all, if None) at x, (n, parameter)."""
@@ -102,12 +110,15 @@ class Source:
         Of its arguments.
     outputs : list of (bool, shape, dtype)
         See `Kernel`.
+    wide : bool
+        See `Kernel`.
     """
 
     text: str
     functions: dict[str, Any]
     types: list[tuple[str, int, bool]]
     outputs: list[tuple[bool, tuple[int, ...], str]]
+    wide: bool
 
 
 def write_source(
@@ -153,11 +164,17 @@ def write_source(
         found.append((trials, tuple(map(int, rest)), array.dtype))
         code.loops(array.shape, partial(_write_output, code, k, array))
     names = ["index", "x", "n_trials", *(f"c{k}" for k in range(len(columns))), *(f"out{k}" for k in range(len(found)))]
-    text = f"def kernel({', '.join(names)}):\n" + "".join(f"    {line}\n" for line in _over_subjects(*code.lines()))
+    memory, lines = code.lines()
+    wide, body = False, _over_rows(memory, lines)
+    if not any(by_trial):  # what has a number per trial is asked for at one point
+        with suppress(NotWide):
+            widened = widen([*memory, *lines])
+            wide, body = True, _over_lanes(widened[: len(memory)], widened[len(memory) :])
+    text = "\n    ".join([f"def kernel({', '.join(names)}):", *body, ""])
     types = [("int64", 1, True), ("float64", 2, True), ("int64", 1, True)]
     types += [(kind.dtype, kind.by_subject + kind.by_trial + len(kind.shape), True) for _, kind in columns]
     types += [(dtype, 1 + trials + len(shape), False) for trials, shape, dtype in found]
-    return Source(text, code.functions, types, found)
+    return Source(text, code.functions, types, found, wide)
 
 
 def _simplified(inputs: list[Any], outputs: Sequence[TensorVariable], n_slopes: int) -> FunctionGraph:
@@ -168,11 +185,12 @@ def _simplified(inputs: list[Any], outputs: Sequence[TensorVariable], n_slopes: 
     if any(isinstance(v, SharedVariable) for v in ancestors(outputs)):
         raise NotWritable("a shared variable, whose value may change.")
     graph = FunctionGraph(inputs, list(outputs), clone=True)
-    in2out(local_check_parameter_to_ninf_switch).rewrite(graph)
-    if n_slopes:
-        slopes = pytensor.grad(graph.outputs[0], graph.inputs[:n_slopes], disconnected_inputs="ignore")
-        graph = FunctionGraph(graph.inputs, [*graph.outputs, pt.stack(slopes)], clone=True)
-    get_mode("NUMBA").excluding(*_LEFT_OUT).optimizer.rewrite(graph)
+    with pytensor.config.change_flags(traceback__limit=0):  # nobody reads where nodes were made, which takes its time
+        in2out(local_check_parameter_to_ninf_switch).rewrite(graph)
+        if n_slopes:
+            slopes = pytensor.grad(graph.outputs[0], graph.inputs[:n_slopes], disconnected_inputs="ignore")
+            graph = FunctionGraph(graph.inputs, [*graph.outputs, pt.stack(slopes)], clone=True)
+        get_mode("NUMBA").excluding(*_LEFT_OUT).optimizer.rewrite(graph)
     return graph
 
 
@@ -184,11 +202,27 @@ def _in_order(graph: FunctionGraph) -> list[Any]:
     return list(nodes)
 
 
-def _over_subjects(memory: list[str], lines: list[str]) -> list[str]:
-    """Loop over subjects, with memory for the longest of them."""
-    longest = ["n = 1", "for r in range(len(index)):", "    n = max(n, n_trials[index[r]])"]
+def _over_rows(memory: list[str], lines: list[str]) -> list[str]:
+    """Loop over rows."""
     loop = ["for r in range(len(index)):", "    s = index[r]", "    n = n_trials[s]"]
-    return [*longest, *memory, *loop, *(f"    {line}" for line in lines)]
+    return [*LONGEST, *memory, *loop, *(f"    {line}" for line in lines)]
+
+
+def _over_lanes(memory: list[str], lines: list[str]) -> list[str]:
+    """Loop over rows, some of one subject at a time."""
+    loop = [
+        f"rows, spare = np.empty((x.shape[1], {LANES})), np.zeros({LANES})",
+        "r = 0",
+        "while r < len(index):",
+        "    s, m = index[r], 1",
+        f"    while m < {LANES} and r + m < len(index) and index[r + m] == s:",
+        "        m += 1",
+        "    for k in range(x.shape[1]):",
+        f"        for l in range({LANES}):",
+        "            rows[k, l] = x[r + min(l, m - 1), k]",
+        "    n = n_trials[s]",
+    ]
+    return [*LONGEST, *memory, *loop, *(f"    {line}" for line in lines), "    r += m"]
 
 
 def _write_output(code: Code, k: int, array: Array, indices: list[Place]) -> None:
@@ -210,10 +244,12 @@ def compile_kernel(source: Source) -> Kernel:
     """Compile what has been written, or find it on disk, where PyTensor keeps what it compiles."""
     import numba
 
-    from em_ppl.loops import machine
+    from em_ppl.loops import lanes, machine, vectors
 
-    text = f"import math\n\nimport numpy as np\n\nfrom em_ppl.loops.machine import *\n\n\n{source.text}"
-    versions = [sys.version, np.__version__, numba.__version__, pytensor.__version__, inspect.getsource(machine)]
+    imports = "import math\n\nimport numpy as np\n\nfrom em_ppl.loops import lanes\nfrom em_ppl.loops.machine import *"
+    text = f"{imports}\n\n\n{source.text}"
+    versions = [sys.version, np.__version__, numba.__version__, pytensor.__version__]
+    versions += [inspect.getsource(module) for module in (lanes, machine, vectors)]
     name = "kernel_" + hashlib.sha256("\n".join([text, *versions]).encode()).hexdigest()[:32]
     module = _module(name, text)
     vars(module).update(source.functions)
@@ -228,7 +264,7 @@ def compile_kernel(source: Source) -> Kernel:
             function._cache.flush()  # type: ignore[attr-defined]
             function.compile(signature)
     function.disable_compile()
-    return Kernel(function, source.outputs)
+    return Kernel(function, source.outputs, source.wide)
 
 
 def _folder() -> Path:

@@ -21,7 +21,11 @@ from em_ppl.model import ModelError
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
 GRADIENT_TOLERANCE = 1e-6
+NEWTON_STEPS = 5
 MAX_STEPS = 100
+ARMIJO = 1e-4  # of what the slope promises a step must bring
+ROUNDING = 1e-14  # share of a value that it may be wrong by
+CLOSE = 1e-12  # twice the log posterior that is left to gain: a millionth of a posterior SD
 STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
 LONGEST_STEP = 3.0  # in SDs of the group
 STENCIL = 1e-3  # of a posterior SD: truncation 1e-7, rounding 1e-11 of the second derivative
@@ -110,33 +114,122 @@ def approximate(
         (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do for all but
         the shift, which takes it for the one at the mode; while EM converges it becomes that.
     """
-    found, varying = find_modes(compiled, group, start, curvature), group.model.varying
-    z, mode = found.point, group.unstandardise(found.point)
-    slope = _slope(compiled, group, found, mode)
-    root = _root(compiled, group, mode, laplace_covariance(group, z, curvature)[0])
-    second, bend = differentiate(compiled, group, mode, slope, root)
-    curvature = second[:, varying]
+    here = at_modes(compiled, group, start, curvature)
+    z, varying = here.z, group.model.varying
+    curvature = here.second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
+    mode = group.unstandardise(z)
     _root(compiled, group, mode, covariance)  # for those who need it next
-    shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, root))
-    log_prior = group.log_density_of_standardised(z)
+    shift, shortened = _shift(covariance, here.bend[:, varying] + _bend_of_group(group, mode, here.root))
     return LaplaceApproximation(
         mode=mode,
         covariance=covariance,
         shift=shift,
         curvature=curvature,
-        slope=slope,
-        cross=second[:, group.model.shared],
-        bend=bend,
-        log_likelihood=group.model.distribution.potential(z, group.model.joint) - found.value,
-        log_prior=log_prior,
-        converged=found.converged,
+        slope=here.slope,
+        cross=here.second[:, group.model.shared],
+        bend=here.bend,
+        log_likelihood=here.log_likelihood,
+        log_prior=group.log_density_of_standardised(z),
+        converged=here.found,
         repaired=repaired,
         shortened=shortened,
     )
 
 
-def _root(compiled: CompiledModel, group: Group, mode: FloatArray, covariance: FloatArray) -> FloatArray:
+class Place(NamedTuple):
+    """Where subjects are, in the space in which the group is standard, and derivatives of their log-likelihoods."""
+
+    z: FloatArray
+    log_likelihood: FloatArray
+    slope: FloatArray  # (subject, declared parameter)
+    second: FloatArray  # negative, (subject, declared parameter, parameter)
+    bend: FloatArray  # (subject, declared parameter)
+    root: FloatArray  # of the covariance over which third derivatives are summed
+    found: NDArray[np.bool_]  # whether it is a mode
+
+    def take(self, who: Index) -> Place:
+        """Return some of them."""
+        return Place._make(values[who] for values in self)
+
+    def put(self, who: Index, other: Place) -> None:
+        """Let some be elsewhere."""
+        for mine, its in zip(self, other, strict=True):
+            mine[who] = its
+
+
+def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature: FloatArray, who: Index) -> Place:
+    """Evaluate around z, about as far as the curvature says that posteriors reach."""
+    x, varying = group.unstandardise(z, who), group.model.varying
+    root = _root(compiled, group, x, laplace_covariance(group, z, curvature, who)[0], who)
+    value, slope, second, bend = differentiate(compiled, group, x, root, who)
+    impossible = ~(np.isfinite(value) & np.isfinite(slope).all(1))
+    value[impossible] = -np.inf
+    slope[impossible] = 0.0  # of the posterior; its own is against the group's
+    inverse = group.inverse_cholesky[group.model.level[who]][impossible]
+    slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
+    return Place(z, value, slope, second, bend, root, np.zeros(len(z), dtype=bool))
+
+
+def at_modes(
+    compiled: CompiledModel,
+    group: Group,
+    start: FloatArray,
+    curvature: FloatArray,
+    *,
+    tol: float = GRADIENT_TOLERANCE,
+) -> Place:
+    """Find modes, by Newton's method where derivatives come at the price of a value; the search does the rest."""
+    z, everyone = group.standardise(start), np.arange(len(start))
+    if not compiled.many_at_once:
+        found = find_modes(compiled, group, start, curvature, tol=tol)
+        return look_around(compiled, group, found.point, curvature, everyone)._replace(found=found.converged)
+    here = look_around(compiled, group, z, curvature, everyone)
+    left = step_to_modes(compiled, group, here, tol)
+    if len(left):
+        found = find_modes(compiled, group, start[left], curvature[left], who=left, tol=tol)
+        here.put(left, look_around(compiled, group, found.point, curvature[left], left)._replace(found=found.converged))
+    return here
+
+
+def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float) -> Index:
+    """Take Newton's steps as long as they lead down; return who has not come to a mode."""
+    varying, going = group.model.varying, np.arange(len(here.z))
+    for _ in range(NEWTON_STEPS):
+        now = here.take(going)
+        f, g = _objective(group, now.z, now.log_likelihood, now.slope, going)
+        hessian = group.curvature(now.z) + _in_units_of(group.factor(going), now.second[:, varying])
+        step = descent(hessian, g, LONGEST_STEP)
+        promised = (step * g).sum(1)
+        here.found[going] = np.isfinite(f) & (np.abs(g).max(1) <= _tolerance(group, tol))
+        further = np.flatnonzero(~here.found[going])
+        going, step, f, promised = going[further], step[further], f[further], promised[further]
+        if not len(going):
+            break
+        there = look_around(compiled, group, now.z[further] + step, now.second[further][:, varying], going)
+        f_there, _ = _objective(group, there.z, there.log_likelihood, there.slope, going)
+        down = np.flatnonzero(f_there <= f + ARMIJO * promised + ROUNDING * np.abs(f))
+        going = going[down]
+        here.put(going, there.take(down))
+    return np.flatnonzero(~here.found)
+
+
+def _objective(
+    group: Group, z: FloatArray, log_likelihood: FloatArray, slope: FloatArray, who: Index
+) -> tuple[FloatArray, FloatArray]:
+    """Negative log posterior, less a constant, and its gradient, where the group is standard."""
+    along_z = np.einsum("ni,nij->nj", slope[:, group.model.varying], group.factor(who))
+    value = group.model.distribution.potential(z, group.model.joint) - log_likelihood
+    return _finite((value, group.pull(z) - along_z))
+
+
+def _tolerance(group: Group, tol: float) -> float:
+    return max(tol * min(1.0, float(group.sd.min())), 1e-10)  # holds in both spaces
+
+
+def _root(
+    compiled: CompiledModel, group: Group, mode: FloatArray, covariance: FloatArray, index: Index | None = None
+) -> FloatArray:
     """Factor Laplace covariances; raises ModelError where one is a point or a line, as far as floats can tell."""
     try:
         return np.linalg.cholesky(covariance)
@@ -145,22 +238,13 @@ def _root(compiled: CompiledModel, group: Group, mode: FloatArray, covariance: F
         who, varying = int((widths[:, 0] / np.maximum(widths[:, -1], 1e-300)).argmin()), group.model.varying
         far = int((np.abs(mode[who] - group.model.centre[varying]) / group.model.unit[varying]).argmax())
         name, parameter = list(compiled.model.parameters.items())[varying[far]]
+        label = compiled.data["subject"].values[who if index is None else index[who]]
         raise ModelError(
-            f"{compiled.model.name}: the posterior of subject {label_text(compiled.data['subject'].values[who])} "
+            f"{compiled.model.name}: the posterior of subject {label_text(label)} "
             f"shrinks to a point at {name}={float(parameter.to_natural(mode[who, far])):.3g}: its log-likelihood seems "
             f"to have no bound there, as where an SD goes to 0 since the mean can be every response. Bound {name!r}, "
             "let all subjects share it (shared=True), or leave the subject out."
         ) from error
-
-
-def _slope(compiled: CompiledModel, group: Group, found: Minima, mode: FloatArray) -> FloatArray:
-    """Gradient of the log-likelihood at the modes; by varying parameters the search has it already."""
-    slope = np.empty(compiled.shape)
-    along_z = group.pull(found.point) - found.gradient
-    slope[:, group.model.varying] = np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
-    if len(group.model.shared):
-        slope[:, group.model.shared] = compiled.value_and_gradient(group.complete(mode))[1][:, group.model.shared]
-    return slope
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -173,22 +257,25 @@ def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
 
 
 def find_modes(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, *, tol: float = GRADIENT_TOLERANCE
+    compiled: CompiledModel,
+    group: Group,
+    start: FloatArray,
+    curvature: FloatArray,
+    *,
+    who: Index | None = None,
+    tol: float = GRADIENT_TOLERANCE,
 ) -> Minima:
-    """Search every subject's mode, in the space where the group is standard."""
-    varying, potential = group.model.varying, group.model.distribution.potential
+    """Search the mode of every subject, or of each that is given, in the space where the group is standard."""
+    who = np.arange(len(start)) if who is None else who
 
-    def objective(z: FloatArray, index: Index) -> tuple[FloatArray, FloatArray]:
-        everyone = len(index) == compiled.shape[0]
-        x = group.complete(group.unstandardise(z, index))
-        value, gradient = compiled.value_and_gradient(x, None if everyone else index)
-        along_z = np.einsum("ni,nij->nj", gradient[:, varying], group.factor(index))
-        return potential(z, group.model.joint) - value, group.pull(z) - along_z
+    def objective(z: FloatArray, rows: Index) -> tuple[FloatArray, FloatArray]:
+        index = who[rows]
+        value, gradient = compiled.value_and_gradient(group.complete(group.unstandardise(z, index)), index)
+        return _objective(group, z, value, gradient, index)
 
-    z = group.standardise(start)
-    hessian = group.curvature(z) + _in_units_of(group.factor(), curvature)
-    tolerance = max(tol * min(1.0, group.sd.min()), 1e-10)  # holds in both spaces
-    return minimise(objective, z, hessian, tolerance, LONGEST_STEP)
+    z = group.standardise(start, who)
+    hessian = group.curvature(z) + _in_units_of(group.factor(who), curvature)
+    return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
 
 
 def _in_units_of(factor: FloatArray, curvature: FloatArray) -> FloatArray:
@@ -229,7 +316,7 @@ def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance
         z[active], f[active], g[active] = new, f_new, g_new
     # where rounding hides the rest of the gradient, a millionth of a posterior SD will do
     left = (descent(hessian, g, np.inf) * -g).sum(1)
-    return Minima(z, f, g, np.isfinite(f) & ((np.abs(g).max(1) <= tolerance) | (left < 1e-12)))
+    return Minima(z, f, g, np.isfinite(f) & ((np.abs(g).max(1) <= tolerance) | (left < CLOSE)))
 
 
 def _finite(values: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -260,10 +347,10 @@ def _backtrack(
     new = z + step
     f_new, g_new = _finite(objective(new, rows))
     slope = (step * g).sum(1)
-    rounding = 1e-14 * np.abs(f)
+    rounding = ROUNDING * np.abs(f)
     fraction = 1.0
     for _ in range(12):
-        high = np.flatnonzero(f_new > f + 1e-4 * fraction * slope + rounding)
+        high = np.flatnonzero(f_new > f + ARMIJO * fraction * slope + rounding)
         if not len(high):
             break
         fraction *= 0.3
@@ -285,9 +372,9 @@ def _bfgs(hessian: FloatArray, s: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def differentiate(
-    compiled: CompiledModel, group: Group, x: FloatArray, slope: FloatArray, root: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Second and third derivatives of the negative log-likelihoods from 2P + 1 gradients, one of them known.
+    compiled: CompiledModel, group: Group, x: FloatArray, root: FloatArray, who: Index | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Take derivatives of the log-likelihoods, from 2P + 1 gradients.
 
     The points lie at x and x +- e l_j, with l_j the columns of `root`, L L' = V: first differences of the gradient give
     H l_j, second differences summed over j give t_k = sum_ab V_ab d3f / dx_a dx_b dx_k.
@@ -300,30 +387,36 @@ def differentiate(
         For its shared parameters.
     x : ndarray
         (subject, parameter), the varying parameters.
-    slope : ndarray
-        (subject, declared parameter), gradient of the log-likelihoods at x.
     root : ndarray
         L, (subject, parameter, parameter), a root of about the Laplace covariance.
+    who : ndarray of int, optional
+        Which subjects these are; all, if left out.
 
     Returns
     -------
+    value : ndarray
+        Log-likelihoods at x, (subject,).
+    slope : ndarray
+        Their gradients, (subject, declared parameter).
     second : ndarray
-        (subject, declared parameter, parameter), derivatives by any and by a varying parameter; 0 where a gradient in
-        the neighbourhood is no finite number.
+        (subject, declared parameter, parameter), derivatives of the negative log-likelihoods by any and by a varying
+        parameter; 0 where a gradient in the neighbourhood is no finite number.
     bend : ndarray
-        t, (subject, declared parameter).
+        t, of the negative log-likelihoods, (subject, declared parameter).
     """
-    along, bend = np.empty((*slope.shape, x.shape[1])), np.zeros_like(slope)
-    for j in range(x.shape[1]):
-        side = STENCIL * root[:, :, j]
-        up, down = (-compiled.value_and_gradient(group.complete(x + s))[1] for s in (side, -side))
-        along[:, :, j] = (up - down) / (2 * STENCIL)
-        bend += (up + 2 * slope + down) / STENCIL**2
+    (n, p), sides = x.shape, STENCIL * root.transpose(0, 2, 1)
+    points = group.complete(x[:, None] + np.concatenate([np.zeros((n, 1, p)), sides, -sides], axis=1))
+    index = np.repeat(np.arange(n) if who is None else who, 2 * p + 1)
+    value, slope = compiled.value_and_gradient(points.reshape(len(index), -1), index)
+    value, slope = value.reshape(n, -1)[:, 0].copy(), slope.reshape(n, 2 * p + 1, -1)
+    here, up, down = slope[:, 0].copy(), slope[:, 1 : p + 1], slope[:, p + 1 :]
+    along = ((down - up) / (2 * STENCIL)).transpose(0, 2, 1)
+    bend = (2 * here[:, None] - up - down).sum(1) / STENCIL**2
     second = along @ np.linalg.inv(root)
     own = second[:, group.model.varying]
     second[:, group.model.varying] = (own + own.transpose(0, 2, 1)) / 2
     finite = np.isfinite(second).all((1, 2)) & np.isfinite(bend).all(1)
-    return np.where(finite[:, None, None], second, 0.0), np.where(finite[:, None], bend, 0.0)
+    return value, here, np.where(finite[:, None, None], second, 0.0), np.where(finite[:, None], bend, 0.0)
 
 
 def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
@@ -336,14 +429,16 @@ def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
     return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
 
 
-def laplace_covariance(group: Group, z: FloatArray, curvature: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def laplace_covariance(
+    group: Group, z: FloatArray, curvature: FloatArray, who: Index | None = None
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Invert the posterior's Hessian, and say whose had to be repaired.
 
     In the space where the group is standard the Hessian is the group's own plus what the trials add; z is where. A
     direction in which it is not positive has no maximum there: it is given curvature 1, that of a Normal group, as if
     the trials said nothing about it.
     """
-    factor = group.factor()
+    factor = group.factor(who)
     values, vectors = np.linalg.eigh(group.curvature(z) + _in_units_of(factor, curvature))
     bad = values < 1e-8
     roots = factor @ (vectors / np.sqrt(np.where(bad, 1.0, values))[:, None, :])

@@ -120,6 +120,11 @@ class PythonLikelihoods(CompiledModel):
         """See `CompiledModel`."""
         return replace(self, data=self.data.isel(subject=index), subjects=self.subjects.take(index))
 
+    @property
+    def _kernel(self) -> None:
+        """See `CompiledModel`."""
+        return None
+
     def compile(self, *, value_alone: bool = False) -> None:
         """See `CompiledModel`; here, the function is called once."""
         x = np.array([[p.gaussian_start for p in self.model.parameters.values()]])

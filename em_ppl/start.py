@@ -45,7 +45,9 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
     n_subjects = some.shape[0]
 
     def scores(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        value, gradient = some.value_and_gradient(np.tile(start + z * spread, (n_subjects, 1)))
+        """Evaluate everybody at each of some points, one after the other."""
+        x = np.tile(start + np.atleast_2d(z) * spread, (n_subjects, 1))
+        value, gradient = some.value_and_gradient(x, np.repeat(np.arange(n_subjects), len(np.atleast_2d(z))))
         return value, gradient * spread
 
     def pooled(z: FloatArray, _: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
@@ -54,8 +56,9 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
 
     def information(z: FloatArray) -> FloatArray:
         """Return each subject's, (subject, parameter, parameter)."""
-        steps = 1e-3 * np.eye(len(z))
-        slopes = np.stack([scores(z - s)[1] - scores(z + s)[1] for s in steps], axis=1) / 2e-3
+        sides = 1e-3 * np.concatenate([-np.eye(len(z)), np.eye(len(z))])
+        slopes = scores(z + sides)[1].reshape(n_subjects, 2, len(z), len(z))
+        slopes = (slopes[:, 0] - slopes[:, 1]) / 2e-3
         return np.where(np.isfinite(slopes), (slopes + slopes.transpose(0, 2, 1)) / 2, 0.0)
 
     origin = np.zeros(len(start))
@@ -96,11 +99,15 @@ def search_from(
     compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, *, starts: FloatArray
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """`search_widely` from given points, (start, parameter), where the group is standard."""
+    n, k = len(x), len(starts)
     best = find_modes(compiled, group, x, curvature, tol=ROUGH)
     point, value = best.point.copy(), best.value.copy()
-    rival, several = best.point.copy(), np.zeros(len(x), dtype=bool)
-    for z in starts:
-        other = find_modes(compiled, group, group.unstandardise(np.tile(z, (len(x), 1))), curvature, tol=ROUGH)
+    rival, several = best.point.copy(), np.zeros(n, dtype=bool)
+    who = np.repeat(np.arange(n), k)  # a subject's searches side by side
+    begin = group.unstandardise(np.tile(starts, (n, 1)), who)
+    searches = find_modes(compiled, group, begin, curvature[who], who=who, tol=ROUGH)
+    for each in range(k):
+        other = Minima._make(values[each::k] for values in searches)
         differs = are_two(best, other)
         rival[differs], several = other.point[differs], several | differs
         lower = other.converged & ~(value <= other.value + ROUGH)

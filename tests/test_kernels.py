@@ -1,5 +1,7 @@
 """Machine code of one subject's graph: compiled once for all data, read from disk, run on all cores."""
 
+import threading
+
 import numba
 import numpy as np
 import pymc as pm
@@ -10,6 +12,7 @@ from helpers import simulated_learners
 from scipy import stats
 
 import em_ppl as em
+import em_ppl.compiled
 from em_ppl import functions, kernels
 from em_ppl.cores import at_most, cores_in_use, in_threads
 from em_ppl.kernels import _portions, compile_kernel, write_source
@@ -85,6 +88,46 @@ def test_all_cores_give_the_same_bits():
 def test_a_number_of_cores_that_is_none_is_refused(cores):
     with pytest.raises(ValueError, match=r"cores=.* must be a whole number, at least 1"):
         em.fit(em.subject_model(level=em.Real())(normal), people(3, 1), cores=cores, progressbar=False)
+
+
+def test_points_of_a_subject_are_evaluated_together_with_the_bits_of_each_alone():
+    data = simulated_learners(5, n_trials=30, random_seed=1)
+    compiled = rescorla_wagner.compile(data)
+    assert compiled.many_at_once
+    x = np.random.default_rng(1).normal(size=(40, 2))
+    x[7] = np.nan
+    for index in (np.repeat([3, 0, 4], [19, 1, 20]), np.tile(np.arange(5), 8)):
+        value, gradient = compiled.value_and_gradient(x, index)
+        for row in range(40):
+            alone = compiled.value_and_gradient(x[[row]], index[[row]])
+            np.testing.assert_array_equal(value[[row]], alone[0])
+            np.testing.assert_array_equal(gradient[[row]], alone[1])
+
+
+def test_subjects_are_worked_on_in_threads(monkeypatch):
+    compiled = rescorla_wagner.compile(simulated_learners(9, n_trials=30, random_seed=1))
+    threads = []
+
+    def work(part, x):
+        threads.append(threading.current_thread())
+        assert cores_in_use() == (1 if len(part.data.subject) < 9 else 4)
+        if x[0, 0] < 0:
+            raise IndexError(f"subject {int(part.data.subject[0])}")
+        return part.value_and_gradient(x)
+
+    x = np.random.default_rng(1).uniform(size=(9, 2))
+    with at_most(4):
+        whole = compiled.map(work, x)  # few trials are not worth a thread
+        monkeypatch.setattr(em_ppl.compiled, "WORTHWHILE", 1)
+        assert len(threads) == 1
+        parts = compiled.map(work, x)
+        assert len(threads) == 4
+        assert threading.current_thread() in threads[1:]
+        x[6] = -1.0
+        with pytest.raises(IndexError, match="subject 6"):
+            compiled.map(work, x)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_portions_have_about_as_many_trials_each():

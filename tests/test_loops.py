@@ -9,11 +9,13 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from scipy import special
 from test_batching import DATA, FLOATS, GRAPHS, PYTHON, TYPES, N, T, rescorla_wagner
 
 from em_ppl.kernels import compile_kernel, write_source
 from em_ppl.loops import NotWritable, machine
 from em_ppl.loops.lengths import fold
+from em_ppl.loops.wide import LANES
 from em_ppl.model import Column
 from em_ppl.subjects import Subjects
 
@@ -38,6 +40,36 @@ PLAIN = {"math": math, "np": np}
 PLAIN |= {name: FunctionType(getattr(machine, name).py_func.__code__, PLAIN) for name in machine.__all__}
 
 
+def call_each(function, m, spare, *arguments):
+    spare[:m] = [function(*each) for each in itertools.islice(np.broadcast(*arguments), m)]
+    return spare.copy()
+
+
+# What has lanes is an array here.
+PLAIN["lanes"] = SimpleNamespace(
+    **{name: getattr(np, name) for name in ("add", "subtract", "multiply", "divide", "power", "negative", "fabs")},
+    **{name: getattr(np, name) for name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")},
+    **{name: getattr(np, name) for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sqrt", "sign")},
+    **{name: getattr(np, name) for name in ("floor", "ceil", "isnan", "isinf", "maximum", "minimum", "clip")},
+    and_=np.logical_and,
+    or_=np.logical_or,
+    xor=np.logical_xor,
+    not_=np.logical_not,
+    choose=np.where,
+    float64=np.float64,
+    sigmoid=special.expit,
+    softplus=lambda x: np.logaddexp(0, x),
+    log1mexp=lambda x: np.log(-np.expm1(x)),
+    wide=lambda value: np.full(LANES, value),
+    lane=lambda value, k: value[k] if np.ndim(value) else value,
+    load=lambda array, index: array[index].copy(),
+    store=lambda array, index, value: array.__setitem__(index, value),
+    each1=call_each,
+    each2=call_each,
+    each3=call_each,
+)
+
+
 def scalars_and_slopes(graph):
     """Return inputs, and of a graph a number with its gradient by everything."""
     one = {name: t(name) for name, t in TYPES.items()}
@@ -46,10 +78,13 @@ def scalars_and_slopes(graph):
     return one, [cost, *pytensor.grad(cost, [one[name] for name in FLOATS], disconnected_inputs="ignore")]
 
 
-def written(graph, **settings):
-    """Write the kernel of a graph; outputs by trial where the input is."""
+def written(graph, *, lanes=False, **settings):
+    """Write the kernel of a graph; outputs by trial where the input is, which are left out where there are lanes."""
     one, outputs = scalars_and_slopes(graph)
     by_trial = [False, *(None in TYPES[name].shape for name in FLOATS)]
+    if lanes:
+        outputs = [output for output, trials in zip(outputs, by_trial, strict=True) if not trials]
+        by_trial = [False] * len(outputs)
     columns = [(one[name], kind) for name, kind in KINDS.items()]
     return one, outputs, write_source([one[name] for name in PARAMETERS], columns, outputs, by_trial, **settings)
 
@@ -67,23 +102,26 @@ def run(source, index, n_trials):
     return outputs
 
 
+@pytest.mark.parametrize("lanes", [False, True])
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda g: g.__name__)
-def test_loops_equal_pytensor(graph):
-    """Three subjects, of whom one is asked about twice and one has fewer trials than there is room for."""
+def test_loops_equal_pytensor(graph, lanes):
+    """Three subjects, of whom one is asked about three times and one has fewer trials than there is room for."""
     if graph.__name__ in UNWRITTEN:
         with pytest.raises(NotWritable, match=UNWRITTEN[graph.__name__]):
-            written(graph)
+            written(graph, lanes=lanes)
         return
-    one, outputs, source = written(graph)
+    one, outputs, source = written(graph, lanes=lanes)
+    assert source.wide == lanes
     function = pytensor.function(list(one.values()), outputs, mode=PYTHON, on_unused_input="ignore")
     shorter = T if graph.__name__ == "counter_as_index" else T - 2  # that one counts to T whatever the length
-    index, n_trials = np.array([2, 0, 1, 2]), np.array([T, shorter, T])
+    index, n_trials = np.array([2, 0, 1, 2, 2]), np.array([T, shorter, T])
     results = run(source, index, n_trials)
     for row, subject in enumerate(index):
         n = n_trials[subject]
         values = {name: x if name == "shared" else x[subject] for name, x in DATA.items()}
         cut = [x[:n] if None in TYPES[name].shape else x for name, x in values.items()]
-        for name, expected, result in zip(["value", *FLOATS], function(*cut), results, strict=True):
+        names = ["value", *(name for name in FLOATS if not (lanes and None in TYPES[name].shape))]
+        for name, expected, result in zip(names, function(*cut), results, strict=True):
             mine = result[row, :n] if None in getattr(TYPES.get(name), "shape", ()) else result[row]
             np.testing.assert_allclose(mine, expected, rtol=1e-10, atol=1e-12, err_msg=name)
 

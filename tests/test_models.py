@@ -70,7 +70,9 @@ def test_declared_parameters_and_documentation(case):
 def test_log_likelihood_and_gradient_are_those_of_a_plain_loop(case):
     data = some_of_unequal_length(simulated(case.name)[1])
     x = case.draw(5, seed=3)
-    value, gradient = case.model.compile(data).value_and_gradient(x)
+    compiled = case.model.compile(data)
+    value, gradient = compiled.value_and_gradient(x)
+    assert compiled.many_at_once
     for i, n in enumerate(data.n_trials.values):
         t = {name: data[name].values[i, :n] for name in case.model.columns}
         step = 1e-30j * np.eye(x.shape[1])

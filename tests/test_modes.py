@@ -83,7 +83,9 @@ def test_derivatives_of_a_poisson_likelihood_are_its_closed_forms(poisson):
     np.testing.assert_allclose(compiled.log_likelihood_gradient(x), y.sum(1, keepdims=True) - rate, rtol=1e-10)
     scale = (1 / (rate + 1))[:, :, None]
     group = normal_group(20, [0.0], [[1.0]])
-    hessian, bend = differentiate(compiled, group, x, compiled.log_likelihood_gradient(x), np.sqrt(scale))
+    value, slope, hessian, bend = differentiate(compiled, group, x, np.sqrt(scale))
+    np.testing.assert_array_equal(value, compiled.log_likelihood(x))
+    np.testing.assert_array_equal(slope, compiled.log_likelihood_gradient(x))
     np.testing.assert_allclose(hessian[:, 0], rate, rtol=1e-6)
     np.testing.assert_allclose(bend, scale[:, 0] * rate, rtol=1e-3)
 

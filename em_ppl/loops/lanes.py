@@ -1,0 +1,267 @@
+"""What the code that `em_ppl.loops.wide` writes calls: functions of eight numbers at a time.
+
+They mean what those of `math`, and of `em_ppl.loops.machine`, mean. Exponentials and logarithms are series, since the
+processor has none: within a unit of the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from em_ppl.loops.vectors import (
+    ROUNDING,
+    add,
+    and_,
+    ceil,
+    choose,
+    cos,
+    divide,
+    equal,
+    exponent,
+    fabs,
+    floor,
+    greater,
+    greater_equal,
+    lane,
+    less,
+    less_equal,
+    load,
+    mantissa,
+    multiply,
+    multiply_add,
+    negative,
+    not_,
+    not_equal,
+    or_,
+    sin,
+    sqrt,
+    store,
+    subtract,
+    two_to,
+    wide,
+    xor,
+)
+
+__all__ = [
+    "add",
+    "and_",
+    "ceil",
+    "choose",
+    "clip",
+    "cos",
+    "divide",
+    "each1",
+    "each2",
+    "each3",
+    "equal",
+    "exp",
+    "expm1",
+    "fabs",
+    "float64",
+    "floor",
+    "greater",
+    "greater_equal",
+    "isinf",
+    "isnan",
+    "lane",
+    "less",
+    "less_equal",
+    "load",
+    "log",
+    "log1mexp",
+    "log1p",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_",
+    "not_equal",
+    "or_",
+    "power",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softplus",
+    "sqrt",
+    "store",
+    "subtract",
+    "tanh",
+    "wide",
+    "xor",
+]
+
+vector = njit(error_model="numpy")
+
+
+@vector
+def each1(function: Any, m: Any, spare: Any, a: Any) -> Any:
+    """Call a function of floats for each of the first m lanes; `spare` has room for a number of each lane."""
+    for k in range(m):
+        spare[k] = function(lane(a, k))
+    return load(spare, ())
+
+
+@vector
+def each2(function: Any, m: Any, spare: Any, a: Any, b: Any) -> Any:
+    """`each1` of a function of two numbers."""
+    for k in range(m):
+        spare[k] = function(lane(a, k), lane(b, k))
+    return load(spare, ())
+
+
+@vector
+def each3(function: Any, m: Any, spare: Any, a: Any, b: Any, c: Any) -> Any:
+    """`each1` of a function of three numbers."""
+    for k in range(m):
+        spare[k] = function(lane(a, k), lane(b, k), lane(c, k))
+    return load(spare, ())
+
+
+# --- choices --------------------------------------------------------------------------------------------------------
+
+
+@vector
+def maximum(a: Any, b: Any) -> Any:
+    """Return the larger one; NaN, if one is."""
+    return choose((b > a) | (b != b), b, a)
+
+
+@vector
+def minimum(a: Any, b: Any) -> Any:
+    """Return the smaller one; NaN, if one is."""
+    return choose((b < a) | (b != b), b, a)
+
+
+@vector
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """Keep x between two bounds."""
+    return choose(x < low, low, choose(x > high, high, x))
+
+
+@vector
+def sign(x: Any) -> Any:
+    """Return -1, 0 or 1; NaN, if it is."""
+    return choose(x > 0.0, 1.0, choose(x < 0.0, -1.0, x))
+
+
+@vector
+def isnan(x: Any) -> Any:
+    """Whether it is NaN."""
+    return x != x
+
+
+@vector
+def isinf(x: Any) -> Any:
+    """Whether it is infinite."""
+    return fabs(x) == np.inf
+
+
+@vector
+def float64(x: Any) -> Any:
+    """Return 1 where it holds, else 0; or the float that it is."""
+    return x * 1.0
+
+
+# --- series ---------------------------------------------------------------------------------------------------------
+
+_LOG2_E = math.log2(math.e)
+_LN2, _LN2_REST = 0.6931471228599548, 5.7699990475432854e-08  # 24 digits, whose product with an exponent is exact
+_E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12, _E13 = (1 / math.factorial(k) for k in range(2, 14))
+_SQRT2 = math.sqrt(2)
+_SMALLEST = float(np.finfo(float).tiny)
+
+
+@vector
+def _parts(x: Any) -> Any:
+    """Return k, whole, and exp(r) - 1, for x = k log 2 + r and the smallest r; Taylor's series, pair by pair."""
+    k = multiply_add(x, _LOG2_E, ROUNDING) - ROUNDING
+    r = multiply_add(k, -_LN2_REST, multiply_add(k, -_LN2, x))
+    r2 = r * r
+    r4 = r2 * r2
+    low = multiply_add(r2, multiply_add(r, _E5, _E4), multiply_add(r, _E3, _E2))
+    middle = multiply_add(r2, multiply_add(r, _E9, _E8), multiply_add(r, _E7, _E6))
+    high = multiply_add(r2, multiply_add(r, _E13, _E12), multiply_add(r, _E11, _E10))
+    return k, multiply_add(r2, multiply_add(r4, multiply_add(r4, high, middle), low), r)
+
+
+@vector
+def exp(x: Any) -> Any:
+    """Exponential."""
+    k, less_one = _parts(clip(x, -746.0, 710.0))
+    half = multiply_add(k, 0.5, ROUNDING) - ROUNDING  # 2 ** k may be no float though the result is
+    return ((1.0 + less_one) * two_to(half)) * two_to(k - half)
+
+
+@vector
+def expm1(x: Any) -> Any:
+    """Return exp(x) - 1, precise near 0."""
+    k, less_one = _parts(clip(x, -746.0, 710.0))
+    return choose(k == 0.0, less_one, exp(x) - 1.0)
+
+
+@vector
+def log(x: Any) -> Any:
+    """Logarithm."""
+    tiny = x < _SMALLEST
+    larger = choose(tiny, x * 2.0**54, x)
+    m, e = mantissa(larger), exponent(larger) - choose(tiny, 54.0, 0.0)
+    over = m > _SQRT2
+    f, e = choose(over, 0.5 * m, m) - 1.0, choose(over, e + 1.0, e)
+    # log(1 + f) = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), of which 2 s = f - s f
+    s = f / (2.0 + f)
+    z = s * s
+    z2 = z * z
+    z4 = z2 * z2
+    low = multiply_add(z2, multiply_add(z, 2 / 9, 2 / 7), multiply_add(z, 2 / 5, 2 / 3))
+    middle = multiply_add(z2, multiply_add(z, 2 / 17, 2 / 15), multiply_add(z, 2 / 13, 2 / 11))
+    high = multiply_add(z2, 2 / 23, multiply_add(z, 2 / 21, 2 / 19))
+    rest = z * multiply_add(z4, multiply_add(z4, high, middle), low)
+    result = multiply_add(e, _LN2, f - multiply_add(e, -_LN2_REST, s * (f - rest)))
+    return choose(x > 0.0, choose(x == np.inf, x, result), choose(x == 0.0, -np.inf, np.nan))
+
+
+@vector
+def log1p(x: Any) -> Any:
+    """Return log(1 + x), precise near 0."""
+    u = 1.0 + x
+    lost = choose((u > 0.0) & (u < np.inf), ((u - 1.0) - x) / u, 0.0)
+    return log(u) - lost
+
+
+@vector
+def power(x: Any, y: Any) -> Any:
+    """Return x ** y."""
+    x, y = wide(x), wide(y)
+    size = choose((y == 0.0) | (x == 1.0), 1.0, exp(y * log(fabs(x))))
+    whole, odd = floor(y) == y, floor(0.5 * y) != 0.5 * y
+    of_negative = choose(whole, choose(odd, -1.0, 1.0), choose(x == -np.inf, 1.0, np.nan))
+    return choose(x < 0.0, of_negative, 1.0) * size
+
+
+@vector
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    t = expm1(-2.0 * fabs(x))
+    return choose(x < 0.0, 1.0, -1.0) * t / (2.0 + t)
+
+
+@vector
+def sigmoid(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x))."""
+    return 1.0 / (1.0 + exp(negative(x)))
+
+
+@vector
+def softplus(x: Any) -> Any:
+    """Return log(1 + exp(x))."""
+    return maximum(x, 0.0) + log1p(exp(negative(fabs(x))))
+
+
+@vector
+def log1mexp(x: Any) -> Any:
+    """Return log(1 - exp(x)), x < 0."""
+    return choose(x < -math.log(2), log1p(negative(exp(x))), log(negative(expm1(x))))
