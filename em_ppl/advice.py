@@ -106,13 +106,9 @@ def _about_group(fit: Fit) -> Iterator[str]:
     far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
     spreads = np.hypot(start, group.sd.max(0))  # people who differ widely leave their mean less certain, rightly
     for name, se, unit, spread, is_far in zip(names, fit.group.mean_se.values, start, spreads, far, strict=True):
-        if not (se <= WIDE * spread or is_far or fit.settings["status"] == "interrupted"):
-            size = f"its standard error is {se:.2g}" if np.isfinite(se) else "it has no standard error"
-            yield (
-                f"the data set the group mean of {name!r} next to no limit: {size}, where the search began with a "
-                f"spread of {unit:.2g}. The responses may be separated perfectly, or another number of the group may "
-                "do as well. Bound the parameter, or fix it."
-            )
+        if se > WIDE * spread and not is_far:
+            yield _without_limit(name, f"its standard error is {se:.2g}", unit)
+    explained = fit.settings["status"] == "interrupted"  # why means have no standard error
     shares = resolved_share(group, fit.subjects["mode"].values, fit.subjects["laplace_covariance"].values)
     for level, share in enumerate(shares):
         factor, inverse = group.cholesky[level], group.inverse_cholesky[level]
@@ -133,16 +129,30 @@ def _about_group(fit: Fit) -> Iterator[str]:
             elif collapsed[involved].all():
                 yield f"the group SD of {who} has gone to 0: subjects do not differ in it, as far as these data show."
             elif np.linalg.norm(factor @ direction / start) < COLLAPSED:
+                explained = True
                 yield (
                     f"the group has no variance left in a combination of {who}, and a correlation is at its bound: "
                     'these data do not support a full covariance of them. Use covariance="diagonal".'
                 )
             else:
+                explained = True
                 yield (
                     f"the data say nothing about {'' if involved.sum() == 1 else 'some combination of '}{who}: it is "
                     "not identified, and its group values depend on where the search began. Fix it, or change the "
                     "model."
                 )
+
+    for name, se, unit, is_far in zip(names, fit.group.mean_se.values, start, far, strict=True):
+        if np.isnan(se) and not (is_far or explained):
+            yield _without_limit(name, "it has no standard error", unit)
+
+
+def _without_limit(name: str, error: str, unit: float) -> str:
+    return (
+        f"the data set the group mean of {name!r} next to no limit: {error}, where the search began with a spread of "
+        f"{unit:.2g}. The responses may be separated perfectly, or another number of the group may do as well. Bound "
+        "the parameter, or fix it."
+    )
 
 
 def _directions(share: FloatArray) -> tuple[FloatArray, FloatArray]:

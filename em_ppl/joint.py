@@ -212,7 +212,7 @@ class JointModel(CompiledModel):
             chosen = np.flatnonzero(turn == k)
             everyone = self.terms.start.copy()
             everyone[asked[chosen]] = x[np.ix_(chosen, varying)]
-            yield chosen, asked[chosen], function(everyone, x[0, shared])
+            yield chosen, asked[chosen], function(everyone, x[chosen[0], shared])
 
 
 def place_in_turn(who: Index) -> Index:

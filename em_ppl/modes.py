@@ -119,7 +119,10 @@ def approximate(
     curvature = here.second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
     mode = group.unstandardise(z)
-    _root(compiled, group, mode, covariance)  # for those who need it next
+    try:
+        np.linalg.cholesky(covariance)  # for those who need it next
+    except np.linalg.LinAlgError as error:
+        raise _shrunk(compiled, group, mode, covariance, np.arange(len(mode))) from error
     shift, shortened = _shift(covariance, here.bend[:, varying] + _bend_of_group(group, mode, here.root))
     return LaplaceApproximation(
         mode=mode,
@@ -161,8 +164,11 @@ class Place(NamedTuple):
 def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature: FloatArray, who: Index) -> Place:
     """Evaluate around z, about as far as the curvature says that posteriors reach."""
     x, varying = group.unstandardise(z, who), group.model.varying
-    root = _root(compiled, group, x, laplace_covariance(group, z, curvature, who)[0], who)
-    value, slope, second, bend = differentiate(compiled, group, x, root, who)
+    root, _ = laplace_root(group, z, curvature, who)
+    try:
+        value, slope, second, bend = differentiate(compiled, group, x, root, who)
+    except np.linalg.LinAlgError as error:
+        raise _shrunk(compiled, group, x, root @ root.transpose(0, 2, 1), who) from error
     impossible = ~(np.isfinite(value) & np.isfinite(slope).all(1))
     value[impossible] = -np.inf
     slope[impossible] = 0.0  # of the posterior; its own is against the group's
@@ -227,24 +233,18 @@ def _tolerance(group: Group, tol: float) -> float:
     return max(tol * min(1.0, float(group.sd.min())), 1e-10)  # holds in both spaces
 
 
-def _root(
-    compiled: CompiledModel, group: Group, mode: FloatArray, covariance: FloatArray, index: Index | None = None
-) -> FloatArray:
-    """Factor Laplace covariances; raises ModelError where one is a point or a line, as far as floats can tell."""
-    try:
-        return np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError as error:
-        widths = np.linalg.eigvalsh(np.where(np.isfinite(covariance), covariance, 0.0))
-        who, varying = int((widths[:, 0] / np.maximum(widths[:, -1], 1e-300)).argmin()), group.model.varying
-        far = int((np.abs(mode[who] - group.model.centre[varying]) / group.model.unit[varying]).argmax())
-        name, parameter = list(compiled.model.parameters.items())[varying[far]]
-        label = compiled.data["subject"].values[who if index is None else index[who]]
-        raise ModelError(
-            f"{compiled.model.name}: the posterior of subject {label_text(label)} "
-            f"shrinks to a point at {name}={float(parameter.to_natural(mode[who, far])):.3g}: its log-likelihood seems "
-            f"to have no bound there, as where an SD goes to 0 since the mean can be every response. Bound {name!r}, "
-            "let all subjects share it (shared=True), or leave the subject out."
-        ) from error
+def _shrunk(compiled: CompiledModel, group: Group, x: FloatArray, covariance: FloatArray, who: Index) -> ModelError:
+    """Say that a Laplace covariance is that of a point or a line, as far as floats can tell."""
+    widths = np.linalg.eigvalsh(np.where(np.isfinite(covariance), covariance, 0.0))
+    worst, varying = int((widths[:, 0] / np.maximum(widths[:, -1], 1e-300)).argmin()), group.model.varying
+    far = int((np.abs(x[worst] - group.model.centre[varying]) / group.model.unit[varying]).argmax())
+    name, parameter = list(compiled.model.parameters.items())[varying[far]]
+    return ModelError(
+        f"{compiled.model.name}: the posterior of subject {label_text(compiled.data['subject'].values[who[worst]])} "
+        f"shrinks to a point at {name}={float(parameter.to_natural(x[worst, far])):.3g}: its log-likelihood seems "
+        f"to have no bound there, as where an SD goes to 0 since the mean can be every response. Bound {name!r}, "
+        "let all subjects share it (shared=True), or leave the subject out."
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -429,10 +429,16 @@ def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
     return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
 
 
-def laplace_covariance(
-    group: Group, z: FloatArray, curvature: FloatArray, who: Index | None = None
+def laplace_covariance(group: Group, z: FloatArray, curvature: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Invert the posterior's Hessian, and say whose had to be repaired."""
+    root, bad = laplace_root(group, z, curvature, np.arange(len(z)))
+    return root @ root.transpose(0, 2, 1), bad
+
+
+def laplace_root(
+    group: Group, z: FloatArray, curvature: FloatArray, who: Index
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Invert the posterior's Hessian, and say whose had to be repaired.
+    """Return a root of the inverse of each posterior's Hessian, and whose had to be repaired.
 
     In the space where the group is standard the Hessian is the group's own plus what the trials add; z is where. A
     direction in which it is not positive has no maximum there: it is given curvature 1, that of a Normal group, as if
@@ -441,8 +447,7 @@ def laplace_covariance(
     factor = group.factor(who)
     values, vectors = np.linalg.eigh(group.curvature(z) + _in_units_of(factor, curvature))
     bad = values < 1e-8
-    roots = factor @ (vectors / np.sqrt(np.where(bad, 1.0, values))[:, None, :])
-    return roots @ roots.transpose(0, 2, 1), bad.any(1)
+    return factor @ (vectors / np.sqrt(np.where(bad, 1.0, values))[:, None, :]), bad.any(1)
 
 
 def _shift(covariance: FloatArray, bend: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -99,7 +99,8 @@ def information(
 
     def score(other: Group) -> FloatArray:
         if slopes is None:
-            return compiled.map(settled_score, other, subjects.laplace, scheme)
+            work = score_nearby if other is group else settled_score
+            return compiled.map(work, other, subjects.laplace, scheme)
         moved = not np.array_equal(other.shared, group.shared)
         return _complete_score(other, subjects, _shared_slopes(compiled, other, subjects) if moved else slopes)
 
@@ -115,10 +116,14 @@ def information(
 
 def settled_score(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
     """Score under a group close by, its E-step done again, (subject, number)."""
-    first = approximate(compiled, group, predict_modes(group, near), near.curvature)
+    moved = approximate(compiled, group, predict_modes(group, near), near.curvature)
     # once more, so that third derivatives are taken with the covariance there
-    settled = approximate(compiled, group, first.mode, first.curvature)
-    return scores(group, expand(compiled, group, settled, scheme))
+    return score_nearby(compiled, group, moved, scheme)
+
+
+def score_nearby(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
+    """Score under a group, (subject, number), of whose posteriors these are good approximations."""
+    return scores(group, expand(compiled, group, approximate(compiled, group, near.mode, near.curvature), scheme))
 
 
 def _shared_slopes(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:

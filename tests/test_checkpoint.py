@@ -204,7 +204,7 @@ def test_an_interrupt_leaves_all_that_was_computed(lines, tmp_path, monkeypatch)
         assert em.fit(line, lines, checkpoint=path, progressbar=False).settings["status"] == "interrupted"
     assert_same_bits(whole, em.fit(line, lines, checkpoint=path, progressbar=False))
     n = len(whole.group.free)
-    assert len(calls) == 4 + (1 + n) - 3  # three were not computed again
+    assert len(calls) == 4 + n - 3  # three were not computed again
 
 
 @pytest.mark.parametrize(
