@@ -44,7 +44,7 @@ __all__ = ["Kernel", "Source", "compile_kernel", "write_source"]
 
 Numbers = NDArray[Any]
 
-WORTHWHILE = 4000  # trials for a thread: about 0.1 ms
+WORTHWHILE = 4000  # trials for a thread: 0.05 to 0.2 ms
 
 # memory is for the longest of the subjects
 LONGEST = ["n = 1", "for r in range(len(index)):", "    n = max(n, n_trials[index[r]])"]

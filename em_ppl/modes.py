@@ -114,7 +114,7 @@ def approximate(
         (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do for all but
         the shift, which takes it for the one at the mode; while EM converges it becomes that.
     """
-    here = at_modes(compiled, group, start, curvature)
+    here = _at_modes(compiled, group, start, curvature)
     z, varying = here.z, group.model.varying
     curvature = here.second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
@@ -177,23 +177,16 @@ def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature:
     return Place(z, value, slope, second, bend, root, np.zeros(len(z), dtype=bool))
 
 
-def at_modes(
-    compiled: CompiledModel,
-    group: Group,
-    start: FloatArray,
-    curvature: FloatArray,
-    *,
-    tol: float = GRADIENT_TOLERANCE,
-) -> Place:
-    """Find modes, by Newton's method where derivatives come at the price of a value; the search does the rest."""
-    z, everyone = group.standardise(start), np.arange(len(start))
+def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray) -> Place:
+    """Find modes: by Newton's method, where looking around costs about what one evaluation does; else by search."""
+    everyone = np.arange(len(start))
     if not compiled.many_at_once:
-        found = find_modes(compiled, group, start, curvature, tol=tol)
+        found = find_modes(compiled, group, start, curvature)
         return look_around(compiled, group, found.point, curvature, everyone)._replace(found=found.converged)
-    here = look_around(compiled, group, z, curvature, everyone)
-    left = step_to_modes(compiled, group, here, tol)
+    here = look_around(compiled, group, group.standardise(start), curvature, everyone)
+    left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE)
     if len(left):
-        found = find_modes(compiled, group, start[left], curvature[left], who=left, tol=tol)
+        found = find_modes(compiled, group, start[left], curvature[left], who=left)
         here.put(left, look_around(compiled, group, found.point, curvature[left], left)._replace(found=found.converged))
     return here
 

@@ -123,7 +123,8 @@ def settled_score(compiled: CompiledModel, group: Group, near: LaplaceApproximat
 
 def score_nearby(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
     """Score under a group, (subject, number), of whose posteriors these are good approximations."""
-    return scores(group, expand(compiled, group, approximate(compiled, group, near.mode, near.curvature), scheme))
+    there = approximate(compiled, group, predict_modes(group, near), near.curvature)  # a Newton step nearer to modes
+    return scores(group, expand(compiled, group, there, scheme))
 
 
 def _shared_slopes(compiled: Likelihoods, group: Group, subjects: Posteriors) -> FloatArray:
