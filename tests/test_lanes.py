@@ -196,6 +196,7 @@ def test_what_hangs_on_data_alone_remains_one_number():
     [
         (["v1 = x[r, 0]", "v2 = c0[v1]"], "a place or a condition hangs on parameters: v1"),
         (["v1 = x[r, 0]", "b2 = np.empty((3,), dtype=np.float64)", "b2[v1] = 1.0"], "a place or a condition"),
+        (["v1 = x[r, 0]", "b2 = np.empty((3,), dtype=np.float64)", "b2[v1] += 1.0"], "a place or a condition"),
         (["v1 = x[r, 0] > 0.0", "if v1:", "    raise ValueError('no')"], "a place or a condition hangs on parameters"),
         (["v1 = x[r, 0]", "for i2 in range(v1):", "    v3 = 1.0"], "a place or a condition hangs on parameters"),
         (["v1 = x[r, 0]", "b2 = np.empty((3,), dtype=np.int64)", "b2[0] = v1"], "whole numbers"),

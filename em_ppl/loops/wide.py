@@ -149,9 +149,10 @@ class _Widener(ast.NodeTransformer):
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        assert isinstance(node.target, ast.Subscript)
+        self._without(node.target.slice)
         if _target(node) not in self.many:
             return node
-        assert isinstance(node.target, ast.Subscript)
         return self._store(node.target, _of_lanes("add", self.visit(node.target), self._wide(node.value)))
 
     def _store(self, target: ast.Subscript, value: ast.expr) -> ast.AST:
