@@ -98,8 +98,8 @@ class CompiledModel:
         n, cores = self.shape[0], 1
         if self._kernel is not None:
             cores = max(1, min(cores_in_use(), int(self.subjects.n_trials.sum()) // WORTHWHILE))
-        portions = split(n, min(PORTION, -(-n // cores)))
-        if len(portions) == 1:
+        portions = split(n, min(PORTION, max(1, -(-n // cores))))
+        if len(portions) <= 1:
             return join([work(self, *take(arguments))])
         cores = min(cores, len(portions))
         results: list[Any] = [None] * len(portions)

@@ -104,6 +104,24 @@ def test_points_of_a_subject_are_evaluated_together_with_the_bits_of_each_alone(
             np.testing.assert_array_equal(gradient[[row]], alone[1])
 
 
+@pytest.mark.parametrize("table", [np.array([0.0, 2.0, 7.0]), np.arange(50.0) ** 2])
+def test_what_has_no_lanes_is_evaluated_point_by_point(table):
+    """A parameter that chooses from a table, as no parameter should."""
+
+    @em.subject_model(level=em.Real(), place=em.Real())
+    def chosen(level, place, y):
+        pm.Normal("y", level + pt.as_tensor(table)[pt.cast(pt.clip(place, 0, 2), "int64")], 1.0, observed=y)
+
+    data = people(3, 1)
+    compiled = chosen.compile(data)
+    x, index = np.array([[0.5, 0.0], [0.5, 1.7], [0.5, 2.0], [-1.0, 1.0]]), np.array([1, 1, 1, 2])
+    value, gradient = compiled.value_and_gradient(x, index)
+    assert not compiled.many_at_once
+    away = data["y"].values[index] - (x[:, 0] + table[x[:, 1].astype(int)])[:, None]
+    np.testing.assert_allclose(value, stats.norm.logpdf(away).sum(1), rtol=1e-12)
+    np.testing.assert_allclose(gradient, np.column_stack([away.sum(1), np.zeros(4)]), rtol=1e-12)
+
+
 def test_subjects_are_worked_on_in_threads(monkeypatch):
     compiled = rescorla_wagner.compile(simulated_learners(9, n_trials=30, random_seed=1))
     threads = []

@@ -147,6 +147,7 @@ def _write_composite(op: Composite, inputs: Sequence[str], code: Code) -> list[s
 
 
 def _cast(value: str, before: str, after: str, code: Code) -> str:
-    if before == after or (after == "int64" and fold("Add", [value, "0"]) is not None):
+    whole = np.dtype(before).kind in "iub"
+    if before == after or (after == "int64" and whole and fold("Add", [value, "0"]) is not None):
         return value
     return code.assign(f"{value} != 0" if after == "bool" else f"np.{np.dtype(after).name}({value})")
