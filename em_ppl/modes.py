@@ -200,8 +200,9 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
         hessian = group.curvature(now.z) + _in_units_of(group.factor(going), now.second[:, varying])
         step = descent(hessian, g, LONGEST_STEP)
         promised = (step * g).sum(1)
-        here.found[going] = np.isfinite(f) & (np.abs(g).max(1) <= _tolerance(group, tol))
-        further = np.flatnonzero(~here.found[going])
+        possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
+        here.found[going] = possible & arrived
+        further = np.flatnonzero(possible & ~arrived)
         going, step, f, promised = going[further], step[further], f[further], promised[further]
         if not len(going):
             break

@@ -3,10 +3,11 @@
 import numpy as np
 import pymc as pm
 import pytest
-from helpers import normal_group
+from helpers import normal_group, simulated_learners
 from scipy import optimize
 
 import em_ppl as em
+from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate, differentiate, laplace_covariance, minimise
 
 
@@ -150,3 +151,23 @@ def test_curvature_that_is_no_maximums_becomes_the_groups_own_in_that_direction(
     assert repaired.tolist() == [True, False]
     np.testing.assert_allclose(covariance[0], np.diag([1.0, 9.0]), atol=1e-12)
     np.testing.assert_allclose(covariance[1], np.diag([1.0, 4.5]), atol=1e-12)
+
+
+def test_newton_s_steps_and_the_search_find_the_same(monkeypatch):
+    """Learners, from far off; what looks around at each step, and what does so at the end only."""
+    compiled = rescorla_wagner.compile(simulated_learners(40, n_trials=50, random_seed=1))
+    group = normal_group(40, [0.0, 1.0], [[1.0, 0.2], [0.2, 0.3]])
+    start, curvature = np.full((40, 2), -1.0), np.zeros((40, 2, 2))
+    assert compiled.many_at_once
+    evaluated = []
+    for _ in range(2):
+        one = approximate(compiled, group, start, curvature)
+        evaluated.append(approximate(compiled, group, one.mode, one.curvature))
+        monkeypatch.setattr(type(compiled), "many_at_once", False)
+    newton, search = evaluated
+    assert newton.converged.all()
+    assert search.converged.all()
+    np.testing.assert_allclose(newton.mode, search.mode, atol=2e-6)
+    np.testing.assert_allclose(newton.covariance, search.covariance, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(newton.shift, search.shift, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(newton.log_evidence, search.log_evidence, atol=1e-6)
