@@ -18,14 +18,12 @@ import xarray as xr
 
 from em_ppl.data import label_array, label_places, label_text, real_trials
 from em_ppl.distributions import Distribution
-from em_ppl.formulas import variables
+from em_ppl.formulas import MEAN_ONLY, variables
 from em_ppl.group import FloatArray, GroupModel, GroupPrior, HyperPrior, Index, Structure
 from em_ppl.parameters import Parameter
 
 if TYPE_CHECKING:
     from formulaic import ModelSpec  # imported where a formula is read: it takes as long as the rest of em_ppl
-
-MEAN_ONLY = "~ 1"
 
 
 class MeanOnly:

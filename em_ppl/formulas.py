@@ -14,7 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from formulaic.parser.types import Factor
 
-__all__ = ["variables"]
+__all__ = ["MEAN_ONLY", "variables"]
+
+MEAN_ONLY = "~ 1"
 
 COMPUTING = (
     ast.Constant,
@@ -45,7 +47,7 @@ def variables(formula: str, columns: Container[str]) -> set[str]:
         If it cannot be read, or does more than compute: it may call formulaic's functions and NumPy's ufuncs.
     """
     names: set[str] = set()
-    if formula == "~ 1":
+    if formula == MEAN_ONLY:  # which need not be read: formulaic takes as long to import as the rest of em_ppl
         return names
     for factor in _factors(formula):
         if factor.eval_method is factor.EvalMethod.LOOKUP:

@@ -1,5 +1,6 @@
 """Eight numbers at a time: what their functions compute, and which code can be written for them."""
 
+import math
 import operator
 
 import numba
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from em_ppl.loops import lanes
+from em_ppl.loops import lanes, wide
 from em_ppl.loops.wide import LANES, NotWide, widen
 
 SPECIAL = np.array(
@@ -134,8 +135,6 @@ def test_truth_values_and_choices():
 
 
 def test_a_function_without_lanes_is_called_for_those_in_use():
-    import math
-
     @numba.njit
     def call(x, spare, results):
         lanes.store(results, (0,), lanes.each1(math.erf, 3, spare, lanes.load(x, (0,))))
@@ -159,6 +158,11 @@ def test_no_lane_hangs_on_another(name):
 
 
 # ---- what is written
+
+
+def test_all_that_is_written_is_there():
+    written = {*wide._OPERATORS.values(), *wide._FUNCTIONS - {"abs"}, "fabs", "each1", "each2", "each3"}
+    assert written | {"lane", "load", "store", "wide"} == set(lanes.__all__)
 
 
 def test_what_hangs_on_data_alone_remains_one_number():
