@@ -16,6 +16,7 @@ import scipy
 
 from em_ppl.distributions import Distribution, Normal, StudentT
 from em_ppl.group import FloatArray, Group, Index
+from em_ppl.kept import kept
 from em_ppl.modes import LaplaceApproximation
 
 __all__ = ["Estimator", "ImportanceSampling", "Quadrature"]
@@ -211,12 +212,17 @@ class ImportanceSampling:
     def rule(self, group: Group, generator: np.random.Generator) -> Rule:
         """Draw the points of every subject of such a group."""
         model, (n, p) = group.model, group.location.shape
-        # the last dimension is a joint Student-t's own scale
-        points = scipy.stats.qmc.Sobol(p + 1, rng=generator).random(self.draws)
+        points = _sobol_points(self.draws, p + 1)  # the last dimension is a joint Student-t's own scale
         shifts = generator.random((n, p + 1))[model.place.argsort().argsort()]
         proposal = Normal() if np.isinf(self.df) else StudentT(self.df)
         n_near = self.draws // 2 if model.distribution.heavy_tails else self.draws
         return Draws(points, shifts, proposal, model.distribution.covering, model.joint, n_near)
+
+
+def _sobol_points(n: int, n_dimensions: int) -> FloatArray:
+    """Scrambled once and for all, (n, dimension): kept, because `scipy.stats` takes longer to load than a fit takes."""
+    name = f"sobol_{n}_{n_dimensions}_{scipy.__version__}"
+    return kept(name, lambda: scipy.stats.qmc.Sobol(n_dimensions, rng=0).random(n))
 
 
 def exact_integration(n_parameters: int, distribution: Distribution) -> Quadrature | ImportanceSampling:

@@ -7,20 +7,20 @@ the same to the last bit whoever else is there.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pymc
 import pytensor
 import pytensor.tensor as pt
 from numpy.typing import NDArray
@@ -34,10 +34,12 @@ from pytensor.tensor import TensorVariable
 
 from em_ppl.cores import cores_in_use, in_threads
 from em_ppl.files import replacing
+from em_ppl.kept import digest, folder, kept
 from em_ppl.loops import Array, Code, NotWritable, write_graph
 from em_ppl.loops import Index as Place
 from em_ppl.loops.wide import LANES, NotWide, widen
 from em_ppl.model import Column
+from em_ppl.signature import Unsayable, signature
 from em_ppl.subjects import FloatArray, Index, Subjects
 
 __all__ = ["Kernel", "Source", "compile_kernel", "write_source"]
@@ -129,7 +131,7 @@ def write_source(
     *,
     with_gradient: bool = False,
 ) -> Source:
-    """Write loops over subjects from the graph of one.
+    """Write loops over subjects from the graph of one, or find on disk what was written of the same graph.
 
     Parameters
     ----------
@@ -149,6 +151,36 @@ def write_source(
     NotWritable
         If the graph has an Op that cannot be written as loops.
     """
+    arguments = x, columns, outputs, by_trial, with_gradient
+    try:
+        graph = signature([*x, *(symbol for symbol, _ in columns)], outputs)
+    except Unsayable:
+        return _written(*arguments)
+    name = digest(graph, [kind for _, kind in columns], list(by_trial), with_gradient, _writers(), _versions())
+    # functions of PyTensor's live in this process
+    return kept(f"source_{name}", lambda: _written(*arguments), worth=lambda source: not source.functions)
+
+
+@cache
+def _writers() -> list[str]:
+    """Return the code of this package on which it hangs what is written."""
+    here = files("em_ppl")
+    written = sorted((here / "loops").iterdir(), key=lambda file: file.name)
+    return [file.read_text() for file in (here / "kernels.py", *written) if file.name.endswith(".py")]
+
+
+def _versions() -> list[str]:
+    return [sys.version, np.__version__, pytensor.__version__, pymc.__version__]
+
+
+def _written(
+    x: Sequence[TensorVariable],
+    columns: Sequence[tuple[TensorVariable, Column]],
+    outputs: Sequence[TensorVariable],
+    by_trial: Sequence[bool],
+    with_gradient: bool,
+) -> Source:
+    """See `write_source`."""
     graph = _simplified([*x, *(symbol for symbol, _ in columns)], outputs, len(x) * with_gradient)
     code, flags = Code(), [*by_trial, *[False] * with_gradient]
     inputs = [_parameter(code, k) for k in range(len(x))]
@@ -248,10 +280,8 @@ def compile_kernel(source: Source) -> Kernel:
 
     imports = "import math\n\nimport numpy as np\n\nfrom em_ppl.loops import lanes\nfrom em_ppl.loops.machine import *"
     text = f"{imports}\n\n\n{source.text}"
-    versions = [sys.version, np.__version__, numba.__version__, pytensor.__version__]
-    versions += [inspect.getsource(module) for module in (lanes, machine, vectors)]
-    name = "kernel_" + hashlib.sha256("\n".join([text, *versions]).encode()).hexdigest()[:32]
-    module = _module(name, text)
+    called = [inspect.getsource(module) for module in (lanes, machine, vectors)]
+    module = _module(f"kernel_{digest(text, called, numba.__version__, _versions())}", text)
     vars(module).update(source.functions)
     arrays = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=only) for d, n, only in source.types]
     function = numba.njit(cache=True, nogil=True, error_model="numpy")(module.kernel)
@@ -267,15 +297,10 @@ def compile_kernel(source: Source) -> Kernel:
     return Kernel(function, source.outputs, source.wide)
 
 
-def _folder() -> Path:
-    return Path(pytensor.config.base_compiledir) / "em_ppl"
-
-
 def _module(name: str, source: str) -> ModuleType:
     """Put the source into a file, beside which numba keeps machine code, and run it as a module."""
-    file, content = _folder() / f"{name}.py", source.encode()
+    file, content = folder() / f"{name}.py", source.encode()
     if not file.exists() or file.read_bytes() != content:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as part:
             part.write_bytes(content)
     module = ModuleType(name)

@@ -13,7 +13,7 @@ from scipy import stats
 
 import em_ppl as em
 import em_ppl.compiled
-from em_ppl import functions, kernels
+from em_ppl import functions, kept, kernels
 from em_ppl.cores import at_most, cores_in_use, in_threads
 from em_ppl.kernels import _portions, compile_kernel, write_source
 from em_ppl.model import Column
@@ -70,6 +70,39 @@ def test_machine_code_is_read_from_disk():
         stats = compiled.functions.compiled("value_and_gradient").function.stats
     assert sum(stats.cache_hits.values()) == 1
     assert not stats.cache_misses
+
+
+def test_what_is_written_is_read_from_disk(tmp_path, monkeypatch):
+    """Of the same graph and the same kind of columns; another model's is written anew."""
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path)
+    written = []
+    monkeypatch.setattr(
+        kernels, "_simplified", lambda *a, original=kernels._simplified: written.append(a) or original(*a)
+    )
+
+    def wider(level, y):
+        pm.Normal("y", level, 2.1, observed=y)
+
+    for model, times in [(normal, 1), (normal, 1), (wider, 2), (normal, 2)]:
+        compiled = em.subject_model(level=em.Real())(model).compile(people(3, 1))
+        value = compiled.log_likelihood(np.zeros((3, 1)))
+        expected = stats.norm(0.0, 2.1 if model is wider else 1.0).logpdf(compiled.data["y"].values).sum(1)
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        assert len(written) == times
+    assert len(list(tmp_path.glob("source_*.pickle"))) == 2
+    whole_numbers = people(3, 1).assign(y=lambda d: d["y"].round().astype(int))
+    em.subject_model(level=em.Real())(normal).compile(whole_numbers).log_likelihood(np.zeros((3, 1)))
+    assert len(written) == 3
+
+
+def test_functions_of_pytensor_are_not_kept(tmp_path, monkeypatch):
+    """They live in the process that made them."""
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path)
+    x, y = pt.scalar("x", dtype="float64"), pt.vector("y", dtype="float64")
+    for _ in range(2):
+        source = write_source([x], [(y, Column("float64", True, True, ()))], [pt.erfcx(x * y).sum()], [False])
+        assert source.functions
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_cores_give_the_same_bits():
@@ -193,11 +226,12 @@ def test_arrays_of_any_layout_are_read():
     np.testing.assert_array_equal(compiled.value_and_gradient(x, index)[0], compiled.log_likelihood(x.copy()))
 
 
-def test_what_goes_wrong_in_writing_is_said_and_left_to_pytensor(monkeypatch):
+def test_what_goes_wrong_in_writing_is_said_and_left_to_pytensor(tmp_path, monkeypatch):
     def mistake(*args):
         raise KeyError("a variable")
 
     monkeypatch.setattr(kernels, "write_graph", mistake)
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path)
     compiled = em.subject_model(level=em.Real())(normal).compile(people(3, 1))
     with (
         pytensor.config.change_flags(mode="FAST_COMPILE"),
@@ -229,7 +263,8 @@ def test_what_cannot_be_written_is_left_to_pytensor():
 @pytest.mark.parametrize("how", [b"", b"nonsense" * 100])
 def test_machine_code_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, how):
     """As a crash, or a full disk, leaves it: every file of the cache is broken."""
-    monkeypatch.setattr(kernels, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path)
+    monkeypatch.setattr(kernels, "folder", lambda: tmp_path)
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
     x, y = pt.scalar("x", dtype="float64"), pt.vector("y", dtype="float64")
     kind = Column("float64", True, True, ())
@@ -239,6 +274,11 @@ def test_machine_code_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, h
         [value] = compile_kernel(source)(subjects, np.array([[3.0]]), None)
         assert value == 9.0
         files = [file for file in tmp_path.rglob("*") if file.is_file()]
-        assert {file.suffix for file in files} == {".py", ".nbi", ".nbc"}  # the source, an index, machine code
+        assert {file.suffix for file in files} == {
+            ".pickle",
+            ".py",
+            ".nbi",
+            ".nbc",
+        }  # the source twice, an index, machine code
         for file in files:
             file.write_bytes(how)
