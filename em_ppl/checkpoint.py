@@ -70,6 +70,8 @@ class State:
         What an unaccelerated step would have come to; None if that cannot be compared.
     points : tuple
         What the acceleration remembers.
+    information : ndarray or None
+        About the group's free numbers, when Newton's method last asked for it; see `newton_step`.
     careful_until : int
         The first step that may be longer than EM's own again.
     wide_searches : int
@@ -89,6 +91,7 @@ class State:
     change: tuple[float, ...] = ()
     plain: Group | None = None
     points: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    information: FloatArray | None = None
     careful_until: int = 0
     wide_searches: int = WIDE_SEARCHES
     several_modes: NDArray[np.bool_] | None = None
@@ -300,6 +303,7 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
         "log_evidence": state.log_evidence,
         "change": state.change,
         "points": np.array(points) if points else np.empty((0, 2, len(state.group.units))),
+        "information": state.information,
         "careful_until": state.careful_until,
         "wide_searches": state.wide_searches,
         "several_modes": state.several_modes,
@@ -334,6 +338,7 @@ def _unpack(arrays: Arrays, scheme: Scheme, make_model: MakeModel) -> State:
         change=tuple(arrays["change"].tolist()),
         plain=group("plain") if "plain.shared" in arrays else None,
         points=tuple((point, image) for point, image in arrays["points"]),
+        information=arrays.get("information"),
         careful_until=int(arrays["careful_until"]),
         wide_searches=int(arrays["wide_searches"]),
         several_modes=arrays.get("several_modes"),

@@ -8,7 +8,7 @@ does for single subjects whose posterior is no hill that a second order could fo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -114,7 +114,15 @@ class Posteriors:
         return np.einsum("nk,nki,nkj->nij", self.weights, centred, centred)
 
 
-def e_step(compiled: Likelihoods, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme) -> Posteriors:
+def e_step(
+    compiled: Likelihoods,
+    group: Group,
+    start: FloatArray,
+    curvature: FloatArray,
+    scheme: Scheme,
+    *,
+    brisk: bool = False,
+) -> Posteriors:
     """Find every subject's posterior.
 
     Parameters
@@ -127,15 +135,17 @@ def e_step(compiled: Likelihoods, group: Group, start: FloatArray, curvature: Fl
         Where the mode search begins, and about the curvature there; see `approximate`.
     scheme : Scheme
         How expectations are taken.
+    brisk : bool
+        Whether EM is still on its way, and derivatives a little beside the modes will do; see `approximate`.
     """
-    return compiled.map(find_posteriors, group, start, curvature, scheme)
+    return compiled.map(partial(find_posteriors, brisk=brisk), group, start, curvature, scheme)
 
 
 def find_posteriors(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme
+    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme, *, brisk: bool
 ) -> Posteriors:
     """`e_step` of a portion of the subjects."""
-    laplace = approximate(compiled, group, start, curvature)
+    laplace = approximate(compiled, group, start, curvature, brisk=brisk)
     if scheme.estimator == "exact":
         assert scheme.rule is not None
         return integrate(compiled, group, laplace, scheme.rule)

@@ -35,7 +35,7 @@ from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Struct
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import find_modes, look_around, predict_modes, step_to_modes
-from em_ppl.newton import newton_step
+from em_ppl.newton import newton_step, step_by
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
 from em_ppl.pymc_models import PyMCModel
@@ -53,7 +53,7 @@ STALLED = 100  # steps in a row that moved the group no less than one before the
 PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
 SMALL_STUDY = 20  # subjects: of so few everyone is integrated, if anybody is
 MANY_HARD = 0.2  # of the subjects: where more are to be integrated, everyone is
-SLOW = 20  # steps, after which Newton's take over
+CONTRACTS = 0.3  # share of a change that a step of Newton's leaves, if the information by which it is taken will do
 
 
 class ConvergenceWarning(UserWarning):
@@ -321,17 +321,20 @@ def stalled(state: State, tol: float) -> bool:
 def step(compiled: Likelihoods, state: State, tol: float) -> State:
     """Take an E-step and an M-step, and say where the next ones begin."""
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
-    accelerate, careful_until = Anderson(state.points), state.careful_until
-    subjects = e_step(compiled, group, state.mode, state.curvature, scheme)
+    accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
+    closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
+    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=not closely)
     if state.plain is not None and lost(compiled, group, subjects, state):
         group, subjects = retreat(compiled, state.plain, state)
-        accelerate = Anderson()
+        accelerate, information = Anderson(), None
         if group is not state.plain:
             careful_until = iteration + CAREFUL
     update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
     refuse_runaway(compiled, group, subjects, update)
 
     change = distance(group, update)
+    if state.plain is not None and change > CONTRACTS * state.change[-1]:
+        information = None
     stays = State(
         group,
         subjects.laplace.mode,
@@ -340,6 +343,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         Step(group, subjects, scheme),
         log_evidence=(*state.log_evidence, float(subjects.log_evidence.sum())),
         change=(*state.change, change),
+        information=information,
         careful_until=careful_until,
         wide_searches=state.wide_searches,
         several_modes=state.several_modes,
@@ -348,6 +352,8 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         return replace(stays, scheme=scheme.laid(group, hard))
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
+    if change < tol and not closely:
+        return stays
     if change < tol:
         return stand_still(compiled, stays)
     return go_further(compiled, stays, update, accelerate)
@@ -356,11 +362,14 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
 def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: Anderson) -> State:
     """Begin the next step further on than EM's own would: by acceleration, or where that is slow by Newton's method."""
     group, subjects, scheme = state.group, state.found.subjects, state.scheme
-    if len(state.change) > SLOW and scheme.smooth:
+    if state.information is not None and (near := step_by(state.information, group, subjects, update)) is not None:
+        return replace(state, group=near, mode=predict_modes(near, subjects.laplace), plain=update)
+    # the information costs two E-steps for each of the group's numbers: it is asked for when as many have been taken
+    if len(state.change) > 2 * len(group.units) and scheme.smooth:
         newton = newton_step(compiled, group, subjects, scheme, update)
         if newton is not None:
-            group, laplace = newton[0], newton[1].laplace
-            return replace(state, group=group, mode=laplace.mode, curvature=laplace.curvature)
+            there, laplace, information = newton.group, newton.subjects.laplace, newton.information
+            return replace(state, group=there, mode=laplace.mode, curvature=laplace.curvature, information=information)
     extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
     group = group.from_vector(extrapolated * group.units)
     return replace(
@@ -394,10 +403,10 @@ def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, P
     """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
     done = state.found
     group, laplace = plain, done.subjects.laplace
-    subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
+    subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
     if lost(compiled, group, subjects, state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
-        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme)
+        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
     return group, subjects
 
 
@@ -458,7 +467,7 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     nothing_known = np.zeros((*mean.shape, mean.shape[1]))
     here = look_around(compiled, group, np.zeros_like(mean), nothing_known, everyone)
     curvature = here.second[:, group.model.varying]
-    left = step_to_modes(compiled, group, here, ROUGH) if compiled.many_at_once else everyone
+    left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
     found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
     here.z[left], here.found[left] = found.point, found.converged
     mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)

@@ -21,11 +21,13 @@ from em_ppl.model import ModelError
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
 GRADIENT_TOLERANCE = 1e-6
-NEWTON_STEPS = 5
+MOST_LOOKS = 8  # for Newton's method; whom it has not brought to a mode then, is searched for
 MAX_STEPS = 100
 ARMIJO = 1e-4  # of what the slope promises a step must bring
+SHORTER = 0.3  # share of a step that is tried when it does not lead down
 ROUNDING = 1e-14  # share of a value that it may be wrong by
 CLOSE = 1e-12  # twice the log posterior that is left to gain: a millionth of a posterior SD
+NEARLY = 1e-5  # the same, some thousandths of a posterior SD: one more step of Newton's leaves next to nothing
 STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
 LONGEST_STEP = 3.0  # in SDs of the group
 STENCIL = 1e-3  # of a posterior SD: truncation 1e-7, rounding 1e-11 of the second derivative
@@ -52,7 +54,8 @@ class LaplaceApproximation:
         Second derivative of the negative log-likelihood by a shared and a varying parameter, (subject, shared,
         parameter).
     bend : ndarray
-        Third derivatives of the negative log-likelihood summed over the covariance, (subject, declared parameter).
+        Third derivatives of the negative log-likelihood summed over the covariance, (subject, declared parameter); see
+        `bend_over`.
     log_likelihood, log_prior : ndarray
         At the mode, (subject,).
     converged : ndarray of bool
@@ -98,7 +101,7 @@ class Minima(NamedTuple):
 
 @np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
 def approximate(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray
+    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, *, brisk: bool = False
 ) -> LaplaceApproximation:
     """Find every subject's mode from `start`, and the Laplace approximation there.
 
@@ -111,10 +114,13 @@ def approximate(
     start : ndarray
         (subject, parameter), where the searches begin.
     curvature : ndarray
-        (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do for all but
-        the shift, which takes it for the one at the mode; while EM converges it becomes that.
+        (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do; with three
+        parameters and more not for all of the shift, see `bend_over`, but while EM converges it becomes that.
+    brisk : bool
+        Whether the last of Newton's steps need not be looked at: the second and third derivatives are then those from
+        some thousandths of a posterior SD away.
     """
-    here = _at_modes(compiled, group, start, curvature)
+    here = _at_modes(compiled, group, start, curvature, NEARLY if brisk else 0.0)
     z, varying = here.z, group.model.varying
     curvature = here.second[:, varying]
     covariance, repaired = laplace_covariance(group, z, curvature)
@@ -123,7 +129,8 @@ def approximate(
         np.linalg.cholesky(covariance)  # for those who need it next
     except np.linalg.LinAlgError as error:
         raise _shrunk(compiled, group, mode, covariance, np.arange(len(mode))) from error
-    shift, shortened = _shift(covariance, here.bend[:, varying] + _bend_of_group(group, mode, here.root))
+    bend = bend_over(covariance, here.root, here.third, varying)
+    shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, covariance))
     return LaplaceApproximation(
         mode=mode,
         covariance=covariance,
@@ -131,7 +138,7 @@ def approximate(
         curvature=curvature,
         slope=here.slope,
         cross=here.second[:, group.model.shared],
-        bend=here.bend,
+        bend=bend,
         log_likelihood=here.log_likelihood,
         log_prior=group.log_density_of_standardised(z),
         converged=here.found,
@@ -147,13 +154,24 @@ class Place(NamedTuple):
     log_likelihood: FloatArray
     slope: FloatArray  # (subject, declared parameter)
     second: FloatArray  # negative, (subject, declared parameter, parameter)
-    bend: FloatArray  # (subject, declared parameter)
-    root: FloatArray  # of the covariance over which third derivatives are summed
+    third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `root`
+    root: FloatArray  # of about the covariance
     found: NDArray[np.bool_]  # whether it is a mode
 
     def take(self, who: Index) -> Place:
         """Return some of them."""
         return Place._make(values[who] for values in self)
+
+    def moved(self, group: Group, step: FloatArray, who: Index) -> Place:
+        """Return the modes that lie a short step on; of derivatives, the second and third are those from here."""
+        along = np.einsum("nij,nj->ni", group.factor(who), step)
+        less = np.einsum("nij,nj->ni", self.second, along)
+        gain = ((self.slope - 0.5 * less)[:, group.model.varying] * along).sum(1)
+        return self._replace(
+            z=self.z + step,
+            log_likelihood=self.log_likelihood + gain,
+            slope=self.slope - less,
+        )
 
     def put(self, who: Index, other: Place) -> None:
         """Let some be elsewhere."""
@@ -166,7 +184,7 @@ def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature:
     x, varying = group.unstandardise(z, who), group.model.varying
     root, _ = laplace_root(group, z, curvature, who)
     try:
-        value, slope, second, bend = differentiate(compiled, group, x, root, who)
+        value, slope, second, third = differentiate(compiled, group, x, root, who)
     except np.linalg.LinAlgError as error:
         raise _shrunk(compiled, group, x, root @ root.transpose(0, 2, 1), who) from error
     impossible = ~(np.isfinite(value) & np.isfinite(slope).all(1))
@@ -174,43 +192,52 @@ def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature:
     slope[impossible] = 0.0  # of the posterior; its own is against the group's
     inverse = group.inverse_cholesky[group.model.level[who]][impossible]
     slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
-    return Place(z, value, slope, second, bend, root, np.zeros(len(z), dtype=bool))
+    return Place(z, value, slope, second, third, root, np.zeros(len(z), dtype=bool))
 
 
-def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray) -> Place:
+def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, nearly: float) -> Place:
     """Find modes: by Newton's method, where looking around costs about what one evaluation does; else by search."""
     everyone = np.arange(len(start))
     if not compiled.many_at_once:
         found = find_modes(compiled, group, start, curvature)
         return look_around(compiled, group, found.point, curvature, everyone)._replace(found=found.converged)
     here = look_around(compiled, group, group.standardise(start), curvature, everyone)
-    left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE)
+    left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE, nearly)
     if len(left):
         found = find_modes(compiled, group, start[left], curvature[left], who=left)
         here.put(left, look_around(compiled, group, found.point, curvature[left], left)._replace(found=found.converged))
     return here
 
 
-def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float) -> Index:
-    """Take Newton's steps as long as they lead down; return who has not come to a mode."""
-    varying, going = group.model.varying, np.arange(len(here.z))
-    for _ in range(NEWTON_STEPS):
+def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float, nearly: float) -> Index:
+    """Take Newton's steps, shortened until they lead down; return who has not come to a mode.
+
+    Where there is no more than `nearly` left to gain the last step is taken without a look: derivatives say what is
+    there.
+    """
+    varying, going, share = group.model.varying, np.arange(len(here.z)), np.ones(len(here.z))
+    for looks in range(1, MOST_LOOKS + 1):
         now = here.take(going)
         f, g = _objective(group, now.z, now.log_likelihood, now.slope, going)
-        hessian = group.curvature(now.z) + _in_units_of(group.factor(going), now.second[:, varying])
-        step = descent(hessian, g, LONGEST_STEP)
+        second = now.second[:, varying]
+        step = descent(group.curvature(now.z) + _in_units_of(group.factor(going), second), g, LONGEST_STEP)
         promised = (step * g).sum(1)
         possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
+        # a curvature of 0 may be one that could not be taken
+        last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & second.any((1, 2)))
+        here.put(going[last], now.take(last).moved(group, step[last], going[last]))
         here.found[going] = possible & arrived
-        further = np.flatnonzero(possible & ~arrived)
+        here.found[going[last]] = True
+        further = np.flatnonzero(possible & ~here.found[going])
         going, step, f, promised = going[further], step[further], f[further], promised[further]
-        if not len(going):
+        if not len(going) or looks == MOST_LOOKS:
             break
-        there = look_around(compiled, group, now.z[further] + step, now.second[further][:, varying], going)
+        z = now.z[further] + share[going, None] * step
+        there = look_around(compiled, group, z, second[further], going)
         f_there, _ = _objective(group, there.z, there.log_likelihood, there.slope, going)
-        down = np.flatnonzero(f_there <= f + ARMIJO * promised + ROUNDING * np.abs(f))
-        going = going[down]
-        here.put(going, there.take(down))
+        down = f_there <= f + ARMIJO * share[going] * promised + ROUNDING * np.abs(f)
+        here.put(going[down], there.take(np.flatnonzero(down)))
+        share[going] = np.where(down, 1.0, SHORTER * share[going])
     return np.flatnonzero(~here.found)
 
 
@@ -347,7 +374,7 @@ def _backtrack(
         high = np.flatnonzero(f_new > f + ARMIJO * fraction * slope + rounding)
         if not len(high):
             break
-        fraction *= 0.3
+        fraction *= SHORTER
         new[high] = z[high] + fraction * step[high]
         f_new[high], g_new[high] = _finite(objective(new[high], rows[high]))
     moved = f_new <= f + rounding
@@ -370,8 +397,8 @@ def differentiate(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Take derivatives of the log-likelihoods, from 2P + 1 gradients.
 
-    The points lie at x and x +- e l_j, with l_j the columns of `root`, L L' = V: first differences of the gradient give
-    H l_j, second differences summed over j give t_k = sum_ab V_ab d3f / dx_a dx_b dx_k.
+    The points lie at x and x +- e l_j, with l_j the columns of `root`: first differences of the gradient give H l_j,
+    second differences the third derivatives, two times along l_j and by any parameter.
 
     Parameters
     ----------
@@ -382,7 +409,7 @@ def differentiate(
     x : ndarray
         (subject, parameter), the varying parameters.
     root : ndarray
-        L, (subject, parameter, parameter), a root of about the Laplace covariance.
+        (subject, parameter, parameter), of about the Laplace covariance.
     who : ndarray of int, optional
         Which subjects these are; all, if left out.
 
@@ -395,8 +422,8 @@ def differentiate(
     second : ndarray
         (subject, declared parameter, parameter), derivatives of the negative log-likelihoods by any and by a varying
         parameter; 0 where a gradient in the neighbourhood is no finite number.
-    bend : ndarray
-        t, of the negative log-likelihoods, (subject, declared parameter).
+    third : ndarray
+        Of the negative log-likelihoods, (subject, direction, declared parameter); 0 there, too.
     """
     (n, p), sides = x.shape, STENCIL * root.transpose(0, 2, 1)
     points = group.complete(x[:, None] + np.concatenate([np.zeros((n, 1, p)), sides, -sides], axis=1))
@@ -405,19 +432,49 @@ def differentiate(
     value, slope = value.reshape(n, -1)[:, 0].copy(), slope.reshape(n, 2 * p + 1, -1)
     here, up, down = slope[:, 0].copy(), slope[:, 1 : p + 1], slope[:, p + 1 :]
     along = ((down - up) / (2 * STENCIL)).transpose(0, 2, 1)
-    bend = (2 * here[:, None] - up - down).sum(1) / STENCIL**2
+    third = (2 * here[:, None] - up - down) / STENCIL**2
     second = along @ np.linalg.inv(root)
     own = second[:, group.model.varying]
     second[:, group.model.varying] = (own + own.transpose(0, 2, 1)) / 2
-    finite = np.isfinite(second).all((1, 2)) & np.isfinite(bend).all(1)
-    return value, here, np.where(finite[:, None, None], second, 0.0), np.where(finite[:, None], bend, 0.0)
+    finite = (np.isfinite(second).all((1, 2)) & np.isfinite(third).all((1, 2)))[:, None, None]
+    return value, here, np.where(finite, second, 0.0), np.where(finite, third, 0.0)
 
 
-def _bend_of_group(group: Group, x: FloatArray, root: FloatArray) -> FloatArray:
+def bend_over(covariance: FloatArray, root: FloatArray, third: FloatArray, varying: Index) -> FloatArray:
+    """Sum third derivatives over a covariance that is close to that of which the root is.
+
+    With V = L W L', t_k = sum_ab W_ab T(l_a, l_b, e_k). Of this T(l_a, l_a, e_k) is `third`. Where a and b differ
+    T(l_a, l_b, l_c) is that, too, if c is one of them; for the others, and shared parameters, W is taken for 0 there.
+
+    Parameters
+    ----------
+    covariance, root : ndarray
+        V and L, (subject, parameter, parameter).
+    third : ndarray
+        See `differentiate`.
+    varying : ndarray of int
+        Places of the parameters among the declared ones.
+
+    Returns
+    -------
+    ndarray
+        t, (subject, declared parameter).
+    """
+    inverse = np.linalg.inv(root)
+    w = inverse @ covariance @ inverse.transpose(0, 2, 1)
+    along = third[:, :, varying] @ root  # T(l_a, l_a, l_b)
+    apart = w * along
+    apart[:, range(w.shape[1]), range(w.shape[1])] = 0.0
+    bend = np.einsum("naa,nak->nk", w, third)
+    bend[:, varying] += 2 * np.einsum("nci,nc->ni", inverse, apart.sum(2))
+    return bend
+
+
+def _bend_of_group(group: Group, x: FloatArray, covariance: FloatArray) -> FloatArray:
     """Return what the group adds to the third derivatives by the varying parameters; a Normal has none."""
     if not group.model.distribution.heavy_tails or not group.model.distribution.smooth:
         return np.zeros_like(x)
-    sides = STENCIL * root.transpose(0, 2, 1)  # (subject, direction, parameter)
+    sides = STENCIL * np.linalg.cholesky(covariance).transpose(0, 2, 1)  # (subject, direction, parameter)
     up, centre, down = (group.pull(group.standardise(x[:, None] + s)) for s in (sides, 0 * sides, -sides))
     along_z = (up - 2 * centre + down).sum(1) / STENCIL**2
     return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])

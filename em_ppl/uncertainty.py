@@ -27,7 +27,8 @@ from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
 
 STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
 LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
-FEW = ImportanceSampling(draws=32)  # enough for a glance
+FEW = ImportanceSampling(draws=32, df=4)  # enough for a glance; the quantiles of this t have a closed form
+FEW_SUMS = 2  # parameters: with these `bend_over` leaves nothing out
 UNRESOLVED = 1e-3  # share of a parameter's variance that trials resolve: below it its SD is as good as 0
 
 
@@ -116,9 +117,9 @@ def information(
 
 def settled_score(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
     """Score under a group close by, its E-step done again, (subject, number)."""
-    moved = approximate(compiled, group, predict_modes(group, near), near.curvature)
-    # once more, so that third derivatives are taken with the covariance there
-    return score_nearby(compiled, group, moved, scheme)
+    if len(compiled.model.parameters) > FEW_SUMS:  # so that third derivatives are taken with the covariance there
+        near = approximate(compiled, group, predict_modes(group, near), near.curvature)
+    return score_nearby(compiled, group, near, scheme)
 
 
 def score_nearby(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:

@@ -8,7 +8,7 @@ from scipy import optimize
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-from em_ppl.modes import approximate, differentiate, laplace_covariance, minimise
+from em_ppl.modes import approximate, bend_over, differentiate, laplace_covariance, minimise
 
 
 def rows(values_and_gradients):
@@ -84,11 +84,29 @@ def test_derivatives_of_a_poisson_likelihood_are_its_closed_forms(poisson):
     np.testing.assert_allclose(compiled.log_likelihood_gradient(x), y.sum(1, keepdims=True) - rate, rtol=1e-10)
     scale = (1 / (rate + 1))[:, :, None]
     group = normal_group(20, [0.0], [[1.0]])
-    value, slope, hessian, bend = differentiate(compiled, group, x, np.sqrt(scale))
+    value, slope, hessian, third = differentiate(compiled, group, x, np.sqrt(scale))
     np.testing.assert_array_equal(value, compiled.log_likelihood(x))
     np.testing.assert_array_equal(slope, compiled.log_likelihood_gradient(x))
     np.testing.assert_allclose(hessian[:, 0], rate, rtol=1e-6)
-    np.testing.assert_allclose(bend, scale[:, 0] * rate, rtol=1e-3)
+    np.testing.assert_allclose(third[:, 0], scale[:, 0] * rate, rtol=1e-3)
+    bend = bend_over(4 * scale, np.sqrt(scale), third, np.array([0]))
+    np.testing.assert_allclose(bend, 4 * scale[:, 0] * rate, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "same"), [(1, True), (2, True), (3, False)])
+def test_third_derivatives_are_summed_over_another_covariance_than_that_of_the_points(n, same):
+    """Of -log p = exp(a'x) + exp(b'x) third derivatives are known: with two parameters every sum is, with three not."""
+    generator = np.random.default_rng(n)
+    a, b, x = generator.normal(size=(3, n))
+    root = np.linalg.cholesky(0.1 * np.eye(n) + 0.1)
+    covariance = root @ (np.eye(n) + 0.5 * np.corrcoef(generator.normal(size=(n, 9))).reshape(n, n)) @ root.T
+    weights = np.exp([a @ x, b @ x])
+    third = sum(w * np.einsum("i,j,k", c, c, c) for w, c in zip(weights, (a, b), strict=True))
+    along = np.einsum("aj,bj,abk->jk", root, root, third)
+    found = bend_over(covariance[None], root[None], along[None], np.arange(n))
+    expected = np.einsum("ab,abk->k", covariance, third)
+    assert np.allclose(found, expected, rtol=1e-12) is same
+    np.testing.assert_allclose(found[0], expected, rtol=0.2)
 
 
 def settled(compiled, group):
