@@ -352,9 +352,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         return replace(stays, scheme=scheme.laid(group, hard))
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
-    if change < tol and not closely:
-        return stays
-    if change < tol:
+    if change < tol and closely:
         return stand_still(compiled, stays)
     return go_further(compiled, stays, update, accelerate)
 
@@ -364,7 +362,7 @@ def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: A
     group, subjects, scheme = state.group, state.found.subjects, state.scheme
     if state.information is not None and (near := step_by(state.information, group, subjects, update)) is not None:
         return replace(state, group=near, mode=predict_modes(near, subjects.laplace), plain=update)
-    # the information costs two E-steps for each of the group's numbers: it is asked for when as many have been taken
+    # the information costs up to two E-steps for each of the group's numbers: it is for when as many have been taken
     if len(state.change) > 2 * len(group.units) and scheme.smooth:
         newton = newton_step(compiled, group, subjects, scheme, update)
         if newton is not None:

@@ -2,14 +2,17 @@
 
 Task: one of two arms wins most of the time, the other loses most of the time, and now and then they swap. On each trial
 the subject picks an arm and wins 1 or loses 1. The value of the chosen arm moves towards the reward by a share
-``alpha_chosen`` of the prediction error. The value of the other arm moves towards the opposite of the reward, which it
-would have paid if one arm wins where the other loses, by a share ``alpha_unchosen``. Values begin at 0; arms are chosen
-with probability softmax(``beta`` q).
+``alpha`` of the prediction error. The value of the other arm moves towards the opposite of the reward, which it would
+have paid if one arm wins where the other loses, by ``counterfactual`` times that share. Values begin at 0; arms are
+chosen with probability softmax(``beta`` q).
 
-A subject who knows that arms swap can leave a bad arm for a good one without having tried it. At ``alpha_unchosen`` = 0
-there is no such knowledge, and this is `rescorla_wagner`. Where both rates are equal it is the fictitious update of
-the first paper below, without its bias towards one arm (`prl_fictitious_woa` of the package hBayesDM). What the other
-arm would have paid is inferred here. In tasks that show it, the subject would learn from what was shown instead.
+A subject who knows that arms swap can leave a bad arm for a good one without having tried it. At ``counterfactual`` = 0
+there is no such knowledge, and this is `rescorla_wagner`. At 1 it is the fictitious update of the first paper below,
+without its bias towards one arm (`prl_fictitious_woa` of the package hBayesDM). What the other arm would have paid is
+inferred here. In tasks that show it, the subject would learn from what was shown instead.
+
+The other arm learns no faster than the chosen one because choices could not tell: with the two rates exchanged, each
+choice has the same probability as before, since one arm's value is then minus what the other's was.
 
 Data, one row a trial:
 
@@ -18,8 +21,8 @@ Data, one row a trial:
 
 Its parameters:
 
-- ``alpha_chosen`` in (0, 1), logit link: learning rate of the chosen arm
-- ``alpha_unchosen`` in (0, 1), logit link: learning rate of the other arm, from what it would have paid
+- ``alpha`` in (0, 1), logit link: learning rate of the chosen arm
+- ``counterfactual`` in (0, 1), logit link: share of it by which the other arm learns, from what it would have paid
 - ``beta`` above 0, log link: inverse temperature, per unit of reward
 
 References
@@ -43,19 +46,19 @@ import em_ppl as em
 __all__ = ["reversal_counterfactual", "task"]
 
 
-@em.subject_model(alpha_chosen=em.Unit(), alpha_unchosen=em.Unit(), beta=em.Positive())
-def reversal_counterfactual(alpha_chosen, alpha_unchosen, beta, choice, reward):
+@em.subject_model(alpha=em.Unit(), counterfactual=em.Unit(), beta=em.Positive())
+def reversal_counterfactual(alpha, counterfactual, beta, choice, reward):
     """One subject's choices between two arms that swap."""
 
-    def learn(c, r, q, alpha_chosen, alpha_unchosen):
+    def learn(c, r, q, alpha, counterfactual):
         chosen = pt.eq(pt.arange(2), c)
-        return q + pt.switch(chosen, alpha_chosen * (r - q), alpha_unchosen * (-r - q))
+        return q + alpha * pt.switch(chosen, r - q, counterfactual * (-r - q))
 
     q = pytensor.scan(
         learn,
         sequences=[choice, reward],
         outputs_info=[pt.zeros(2)],
-        non_sequences=[alpha_chosen, alpha_unchosen],
+        non_sequences=[alpha, counterfactual],
         strict=True,
         return_updates=False,
     )
@@ -83,7 +86,7 @@ def task(n_trials: int = 200, *, trials_between_reversals: int = 25, win_probabi
     Examples
     --------
     >>> import em_ppl as em
-    >>> group = {"alpha_chosen": (0.0, 1.0), "alpha_unchosen": (-1.0, 1.0), "beta": (0.5, 0.5)}
+    >>> group = {"alpha": (0.0, 1.0), "counterfactual": (0.0, 1.0), "beta": (0.5, 0.5)}
     >>> people = em.draw_subjects(reversal_counterfactual, group, 2, random_seed=1)
     >>> em.simulate(reversal_counterfactual, people, task(50), random_seed=1, progressbar=False).choice.shape
     (2, 50)

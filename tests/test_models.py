@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import warnings
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_choices_that_are_all_but_sure_have_the_slope_of_their_log_odds(name):
     np.testing.assert_allclose(
         (gradient * direction).sum(1), slope / (1 if name == "rescorla_wagner" else 2), rtol=1e-6
     )
+
+
+@every_model
+def test_no_two_parameters_can_be_exchanged(case):
+    """Else a fit would not know which is which."""
+    x, data = simulated(case.name)
+    compiled, x = case.model.compile(data.isel(subject=slice(5))), x[:5]
+    value = compiled.log_likelihood(x)
+    for i, j in combinations(range(x.shape[1]), 2):
+        exchanged = x.copy()
+        exchanged[:, [i, j]] = x[:, [j, i]]
+        assert not np.isclose(compiled.log_likelihood(exchanged), value, rtol=1e-6).any(), (i, j)
 
 
 @every_model

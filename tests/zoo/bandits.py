@@ -58,12 +58,12 @@ def actor_critic(x, t):
 
 
 def reversal_counterfactual(x, t):
-    alpha_chosen, alpha_unchosen, beta = unit(x[0]), unit(x[1]), np.exp(x[2])
+    alpha, counterfactual, beta = unit(x[0]), unit(x[1]), np.exp(x[2])
     values, total = [0.0, 0.0], 0.0
     for c, r in zip(t["choice"], t["reward"], strict=True):
         total += log_odds(beta * (values[1] - values[0]), c == 1)
-        values[c] = values[c] + alpha_chosen * (r - values[c])
-        values[1 - c] = values[1 - c] + alpha_unchosen * (-r - values[1 - c])
+        values[c] = values[c] + alpha * (r - values[c])
+        values[1 - c] = values[1 - c] + alpha * counterfactual * (-r - values[1 - c])
     return total
 
 
@@ -115,9 +115,8 @@ CASES = [
     Case(
         reversal_counterfactual,
         reversal_task(200),
-        {"alpha_chosen": (0.0, 1.0), "alpha_unchosen": (-1.0, 1.0), "beta": (0.7, 0.5)},
-        {"alpha_chosen": 0.6, "alpha_unchosen": 0.65, "beta": 0.85},
-        expected_warning="the posterior of",
+        {"alpha": (0.0, 1.0), "counterfactual": (-0.5, 1.2), "beta": (0.7, 0.5)},
+        {"alpha": 0.8, "counterfactual": 0.5, "beta": 0.9},
     ),
     Case(
         kalman_bandit,
