@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+from numpy.typing import NDArray
 
 from em_ppl.data import label_text
 from em_ppl.group import COLLAPSED, FloatArray
@@ -60,41 +60,41 @@ def advise_on_distance(distance: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _about_subjects(fit: Fit) -> Iterator[str]:
-    table = fit.subjects
-    lost, integrated = ~table["converged"], table["integrated"]
+    table = {str(name): values.values for name, values in fit.subjects.variables.items()}
+    subjects, lost, integrated = table["subject"], ~table["converged"], table["integrated"]
     repaired = table["repaired"] & ~integrated  # there it is only a place to integrate around
     if lost.any():
         yield (
-            f"no mode was found for {who(table, lost)}: the log-likelihood may jump, or be flat or without bound "
+            f"no mode was found for {who(subjects, lost)}: the log-likelihood may jump, or be flat or without bound "
             "there. Their numbers are where the search stopped, and draw on the group's; look at their data, or leave "
             "them out."
         )
     if table["several_modes"].any():
         yield (
-            f"the posterior of {who(table, table['several_modes'])} has a second mode that is about as probable: their "
-            "numbers are those of one. Sample, fit.sample(), or give the model what tells them apart."
+            f"the posterior of {who(subjects, table['several_modes'])} has a second mode that is about as probable: "
+            "their numbers are those of one. Sample, fit.sample(), or give the model what tells them apart."
         )
     if repaired.any():
         yield (
-            f"the log-posterior of {who(table, repaired)} does not curve down in every direction at the mode; along "
+            f"the log-posterior of {who(subjects, repaired)} does not curve down in every direction at the mode; along "
             "the others the group's own variance was taken. Their variances and evidence are rough."
         )
     missed = (table["elsewhere"] > ELSEWHERE) & ~lost & ~repaired & ~table["several_modes"]
     if missed.any():
         yield (
-            f"more than half of the posterior of {who(table, missed)} is not where its Normal approximation says:"
+            f"more than half of the posterior of {who(subjects, missed)} is not where its Normal approximation says:"
             ' their numbers are rough, as where the log-likelihood has steps. Use estimator="exact".'
         )
     if fit.settings["estimator"] == "corrected" and integrated.all():
         hard = table["repaired"] | table["skewed"]
-        whose = f"of {who(table, hard)} is" if hard.any() else "of many was, on the way,"
+        whose = f"of {who(subjects, hard)} is" if hard.any() else "of many was, on the way,"
         yield (
             f"the posterior {whose} so far from Normal that everyone's was integrated, not expanded to second order, "
             'as by estimator="exact".'
         )
     elif fit.settings["estimator"] == "corrected" and (integrated & ~lost).any():
         yield (
-            f"the posterior of {who(table, integrated & ~lost)} is so far from Normal that it was integrated, not "
+            f"the posterior of {who(subjects, integrated & ~lost)} is so far from Normal that it was integrated, not "
             "expanded to second order."
         )
 
@@ -179,8 +179,8 @@ def _is_far(parameter: Parameter, x: float) -> bool:
     return parameter.link != "identity" and abs(x - parameter.gaussian_start) > FAR
 
 
-def who(table: xr.Dataset, mask: xr.DataArray) -> str:
+def who(subjects: NDArray[Any], mask: NDArray[np.bool_]) -> str:
     """Name the subjects of a mask."""
-    labels = [label_text(label) for label in table["subject"].values[mask.values]]
+    labels = [label_text(label) for label in subjects[mask]]
     shown = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
     return f"subject{'s' if len(labels) > 1 else ''} {shown}"

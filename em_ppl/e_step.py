@@ -39,6 +39,8 @@ class Scheme:
         Subjects that ``"corrected"`` integrates.
     rule : Rule or None
         The points of everyone, once they are laid (drawn when they are first needed).
+    chosen : bool
+        Whether it was near the end of EM that these were found to be hard.
     """
 
     estimator: Literal["corrected", "laplace", "exact"]
@@ -46,6 +48,7 @@ class Scheme:
     random_seed: int
     hard: Index = field(default_factory=lambda: np.arange(0))
     rule: Rule | None = None
+    chosen: bool = False
 
     @property
     def smooth(self) -> bool:
@@ -194,7 +197,8 @@ def integrate(compiled: CompiledModel, group: Group, laplace: LaplaceApproximati
 
     Importance weights with a heavy tail are Pareto-smoothed (Vehtari et al. 2024, J. Mach. Learn. Res. 25(72)).
     """
-    away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
+    away, log_volume = rule.place(group, laplace)
+    log_weights, shared_slope = weigh(compiled, group, laplace.mode[:, None] + away, log_volume)
     log_weights, pareto_k = _smooth(log_weights) if rule.drawn else (log_weights, None)
     log_evidence = np.logaddexp.reduce(log_weights, axis=1)
     weights = np.exp(log_weights - log_evidence[:, None])
@@ -202,13 +206,14 @@ def integrate(compiled: CompiledModel, group: Group, laplace: LaplaceApproximati
 
 
 def weigh(
-    compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Place the rule's points: away from the modes, log weights (in sum the evidence), slopes by shared parameters."""
-    away, log_volume = rule.place(group, laplace)
-    points = laplace.mode[:, None] + away
+    compiled: CompiledModel, group: Group, points: FloatArray, log_volume: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return log weights of points that stand for these volumes (in sum the evidence), and slopes by shared parameters.
+
+    Points are (subject, point, parameter), log volumes (subject, point).
+    """
     log_likelihood, shared_slope = evaluate(compiled, group, points)
-    return away, log_likelihood + group.log_density(points) + log_volume, shared_slope
+    return log_likelihood + group.log_density(points) + log_volume, shared_slope
 
 
 def _smooth(log_weights: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -31,7 +31,7 @@ from em_ppl.design import Design, make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
-from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Index, Structure
+from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Structure
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import find_modes, look_around, predict_modes, step_to_modes
@@ -45,6 +45,7 @@ from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
 
+NO_FREEDOM = 0.05  # 1 - r^2, below which a correlation r is as good as at its bound
 WORSE = 1.0  # log posterior that a bold step may lose
 CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has lost
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
@@ -116,8 +117,9 @@ def fit(
         Of the group's means and SDs, for few subjects; none, if left out.
     tol : float
         EM has converged when no group mean moves by more than this many group SDs (of one that has gone to 0: 5 % of
-        what it was at the start), no log SD (or Cholesky entry) by more than this number, and no shared parameter by
-        more than this many of its spreads, in one unaccelerated step.
+        what it was at the start), no log SD by more than this number, no correlation r by more than this share of
+        1 - r^2 (at least 0.05), and no shared parameter by more than this many of its spreads, in one unaccelerated
+        step.
     max_iter : int
         Largest number of EM steps.
     random_seed : int
@@ -348,8 +350,11 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         wide_searches=state.wide_searches,
         several_modes=state.several_modes,
     )
-    if (change < NEAR or iteration > PATIENCE) and (hard := newly_hard(subjects, scheme)).size:
-        return replace(stays, scheme=scheme.laid(group, hard))
+    if scheme.estimator == "corrected" and (change < NEAR or iteration > PATIENCE):
+        chosen = choose_hard(group, subjects, scheme, near=change < NEAR)
+        if not np.array_equal(chosen.hard, scheme.hard):
+            return replace(stays, scheme=chosen)
+        stays = replace(stays, scheme=chosen)
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
     if change < tol and closely:
@@ -408,19 +413,22 @@ def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, P
     return group, subjects
 
 
-def newly_hard(subjects: Posteriors, scheme: Scheme) -> Index:
-    """Who is to be integrated, now that EM is near its end or does not find it; nobody, if that is no news.
+def choose_hard(group: Group, subjects: Posteriors, scheme: Scheme, *, near: bool) -> Scheme:
+    """Choose who is to be integrated, now that EM is near its end or does not find it.
 
     Where a posterior is no hill, or so skewed that its mean lies more than an SD from its mode, expansions around the
     mode jump from one step of EM to the next, and it may never end. Where one subject counts for much, or many are
-    hard, the end would hang on who they are, and that on the way there: then everyone is integrated.
+    hard, the end would hang on who they are: then everyone is integrated. Who was hard on the way only is no longer
+    when EM is near its end for the first time; from then on nobody is let off, so that EM does end.
     """
-    laplace = subjects.laplace
-    hard = np.union1d(scheme.hard, np.flatnonzero(laplace.shortened | laplace.repaired))
-    n = len(laplace.mode)
+    laplace, n = subjects.laplace, len(subjects.laplace.mode)
+    hard = np.flatnonzero(laplace.shortened | laplace.repaired)
+    if scheme.chosen or not near:
+        hard = np.union1d(scheme.hard, hard)
     if len(hard) and (n <= SMALL_STUDY or len(hard) > MANY_HARD * n):
         hard = np.arange(n)
-    return hard if scheme.estimator == "corrected" and len(hard) > len(scheme.hard) else np.arange(0)
+    scheme = scheme.laid(group, hard) if len(hard) else replace(scheme, hard=hard)
+    return replace(scheme, chosen=scheme.chosen or near)
 
 
 def refuse_runaway(compiled: Likelihoods, group: Group, subjects: Posteriors, update: Group) -> None:
@@ -441,11 +449,14 @@ def refuse_runaway(compiled: Likelihoods, group: Group, subjects: Posteriors, up
 
 def distance(group: Group, other: Group) -> float:
     """How far apart two groups are: see `tol` of `fit`."""
-    unit = group.model.unit
-    sd = np.maximum(group.sd, COLLAPSED * unit[group.model.varying])[group.model.level]
-    of_means = np.abs((other.location - group.location) / sd).max()
-    of_rest = np.abs((other.to_vector() - group.to_vector()) / group.units)[len(group.coefficients) :].max()
-    return float(max(of_means, of_rest))
+    model, shared = group.model, np.abs(other.shared - group.shared)
+    sd = np.maximum(group.sd, COLLAPSED * model.unit[model.varying])[model.level]
+    of_means = np.abs((other.location - group.location) / sd)
+    of_sds = np.abs(np.log(other.sd / group.sd))
+    freedom = np.maximum(1 - group.correlations**2, NO_FREEDOM)
+    of_correlations = np.abs(other.correlations - group.correlations) / freedom
+    of_shared = shared / model.unit[model.shared]
+    return float(max(part.max(initial=0.0) for part in (of_means, of_sds, of_correlations, of_shared)))
 
 
 def starting_modes(

@@ -42,7 +42,7 @@ class Grid:
     def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
         """Return the points minus the modes, (subject, point, parameter), and their log volumes, (subject, point)."""
         root = _root(group, laplace)
-        away = np.einsum("nij,kj->nki", root, self.z) - laplace.shift[:, None]
+        away = self.z @ root.transpose(0, 2, 1) - laplace.shift[:, None]
         return away, self.log_volume + _log_determinant(root)[:, None]
 
     def take(self, subjects: Index) -> Grid:
@@ -82,9 +82,9 @@ class Draws:
     def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
         """See `Grid`."""
         root, centre = _root(group, laplace), laplace.mode - laplace.shift
-        near = np.einsum("nij,nkj->nki", root, self.z) + centre[:, None]
+        near = self.z @ root.transpose(0, 2, 1) + centre[:, None]
         x = np.concatenate([near, group.unstandardise(self.z_of_group)], axis=1)
-        z = np.einsum("nij,nkj->nki", np.linalg.inv(root), x - centre[:, None])
+        z = (x - centre[:, None]) @ np.linalg.inv(root).transpose(0, 2, 1)
         log_density = _log_density(self.proposal, z, joint=False) - _log_determinant(root)[:, None]
         if self.z_of_group.shape[1]:
             of_group = _log_density(self.covering, group.standardise(x), joint=self.joint)

@@ -190,9 +190,11 @@ def _integrate_evidence(
     """`integrate_evidence` of a portion of the subjects."""
     sums, weights, slopes = [], [], []
     for rule in map(replace, rules):  # copies: a rule keeps what it has drawn, which is large
-        away, log_weights, shared = weigh(compiled, group, laplace, rule)
+        away, log_volume = rule.place(group, laplace)
+        points = laplace.mode[:, None] + away
+        log_weights, shared = weigh(compiled, group, points, log_volume)
         total = np.logaddexp.reduce(log_weights, axis=1)
-        slope = np.concatenate([complete_scores(group, laplace.mode[:, None] + away), shared], axis=2)
+        slope = np.concatenate([complete_scores(group, points), shared], axis=2)
         slopes.append(np.einsum("nk,nkc->nc", np.exp(log_weights - total[:, None]), slope))
         sums.append(total)
         weights.append(log_weights)

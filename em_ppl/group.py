@@ -6,6 +6,7 @@ that it belongs to); shared parameters are the same for all. Without covariates 
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ class GroupModel:
         n, p, k = self.design.shape
         return np.asarray(np.linalg.lstsq(self.design.reshape(n * p, k), np.tile(x[self.varying], n), rcond=None)[0])
 
-    @property
+    @cached_property
     def below(self) -> tuple[Index, Index]:
         """Where a Cholesky factor has free numbers below its diagonal."""
         n = len(self.varying) if self.structure == "full" else 0
@@ -225,6 +226,11 @@ class Group:
         """Standard deviations (scales, where tails are heavy), (level, parameter)."""
         return np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
 
+    @property
+    def correlations(self) -> FloatArray:
+        """Of each class, (level, parameter, parameter)."""
+        return self.covariances / (self.sd[:, :, None] * self.sd[:, None, :])
+
     # --- the space in which the group has location 0 and scale 1 ------------------------------------------------------
 
     def factor(self, rows: Index | None = None) -> FloatArray:
@@ -235,12 +241,12 @@ class Group:
         """Carry x, (subject, ..., parameter), to the space in which the group is standard."""
         away = x - _spread(self.location if rows is None else self.location[rows], x.ndim)
         level = self.model.level if rows is None else self.model.level[rows]
-        return np.einsum("nij,n...j->n...i", self.inverse_cholesky[level], away)
+        return _along(self.inverse_cholesky[level], away)
 
     def unstandardise(self, z: FloatArray, rows: Index | None = None) -> FloatArray:
         """Undo `standardise`."""
         location = self.location if rows is None else self.location[rows]
-        return _spread(location, z.ndim) + np.einsum("nij,n...j->n...i", self.factor(rows), z)
+        return _spread(location, z.ndim) + _along(self.factor(rows), z)
 
     def log_density(self, x: FloatArray) -> FloatArray:
         """Log density of x, (subject, ..., parameter), with constants; (subject, ...)."""
@@ -296,16 +302,11 @@ class Group:
         of_coefficients = model.unit[model.varying][model.belongs_to] / model.typical
         return np.concatenate([of_coefficients, ones, model.unit[model.shared]])
 
-    def cholesky_slopes(self) -> FloatArray:
-        """Return the derivative of each class's L by its free numbers, (level, number, parameter, parameter)."""
-        levels, p, _ = self.cholesky.shape
-        rows, columns = self.model.below
-        slopes = np.zeros((levels, p + len(rows), p, p))
-        for k in range(p):
-            slopes[:, k, k] = self.cholesky[:, k]
-        for k, (i, j) in enumerate(zip(rows, columns, strict=True), start=p):
-            slopes[:, k, i, j] = self.cholesky[:, i, i]
-        return slopes
+
+def _along(matrix: FloatArray, x: FloatArray) -> FloatArray:
+    """Multiply each subject's matrix by each of its vectors, (subject, ..., parameter)."""
+    rows = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+    return (rows @ matrix.transpose(0, 2, 1)).reshape(x.shape)
 
 
 def _spread(location: FloatArray, ndim: int) -> FloatArray:

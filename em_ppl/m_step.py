@@ -52,7 +52,7 @@ def moments(group: Group, subjects: Posteriors) -> Moments:
     z = group.standardise(subjects.laplace.mode[:, None] + subjects.away)
     u = group.model.distribution.weight(z, group.model.joint)
     u = u * subjects.weights[:, :, None]
-    return Moments(u.sum(1), (u * r).sum(1), np.einsum("nki,nki,nkj->nij", u, r, r))
+    return Moments(u.sum(1), (u * r).sum(1), (u * r).transpose(0, 2, 1) @ r)
 
 
 def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
@@ -275,17 +275,16 @@ def complete_scores(group: Group, x: FloatArray) -> FloatArray:
         (subject, point, number), in the order of `Group.to_vector` without the shared parameters.
     """
     model, level = group.model, group.model.level
-    z = group.standardise(x)
-    weighted = model.distribution.weight(z, model.joint) * z
-    pulled = np.einsum("nki,nij->nkj", weighted, group.inverse_cholesky[level])  # u S^-1 r
-    by_coefficient = np.einsum("nkp,npc->nkc", pulled, model.design)
-    # by the log of L's diagonal, and by what is below it per diagonal entry: L^-1 dL has one entry or one row
-    slopes = group.inverse_cholesky[:, None] @ group.cholesky_slopes()
-    by_number = np.einsum("nki,ncij,nkj->nkc", weighted, slopes[level], z, optimize=True)
-    by_number -= np.trace(slopes, axis1=2, axis2=3)[level][:, None]
-    p = z.shape[-1]
-    blocks = [np.einsum("ln,nkc->nklc", model.members, part) for part in (by_number[..., :p], by_number[..., p:])]
-    return np.concatenate([by_coefficient, *(block.reshape(*x.shape[:2], -1) for block in blocks)], axis=2)
+    z, away = group.standardise(x), x - group.location[:, None]
+    pulled = (model.distribution.weight(z, model.joint) * z) @ group.inverse_cholesky[level]  # u S^-1 r
+    # by the log of a diagonal entry all of its row of L changes; by what is below it, per diagonal entry, one entry
+    rows, columns = model.below
+    diagonal = np.diagonal(group.cholesky, axis1=1, axis2=2)[level]
+    by_log_diagonal = pulled * away - 1.0
+    by_below = pulled[..., rows] * z[..., columns] * diagonal[:, None, rows]
+    blocks = [np.einsum("ln,nkc->nklc", model.members, part) for part in (by_log_diagonal, by_below)]
+    blocks = [block.reshape(*x.shape[:2], -1) for block in blocks]
+    return np.concatenate([pulled @ model.design, *blocks], axis=2)
 
 
 def scores(group: Group, subjects: Posteriors) -> FloatArray:

@@ -144,12 +144,16 @@ class Mixture:
             yield "there is one subject only: frequencies and groups say no more than its data and the prior."
         for name, table in self.subjects.items():
             own = self.frequencies.responsibility[name].to_numpy() > OWN
+            subjects = table["subject"].values
             for flagged, what in (
-                (~table["converged"] & own, "no mode was found"),
-                (table["repaired"] & own, "the log-posterior does not curve down in every direction at the mode"),
+                (~table["converged"].values & own, "no mode was found"),
+                (
+                    table["repaired"].values & own,
+                    "the log-posterior does not curve down in every direction at the mode",
+                ),
             ):
                 if flagged.any():
-                    yield f'{name}: {what} for {who(table, flagged)}. Look at their data, or use estimator="exact".'
+                    yield f'{name}: {what} for {who(subjects, flagged)}. Look at their data, or use estimator="exact".'
 
     def summary(self) -> pd.DataFrame:
         """Tabulate the groups, one row per model and parameter.

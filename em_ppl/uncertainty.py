@@ -181,10 +181,12 @@ def glance_at(
     compiled: CompiledModel, group: Group, laplace: LaplaceApproximation, rule: Rule
 ) -> tuple[FloatArray, FloatArray]:
     """`_glance` of a portion of the subjects."""
-    away, log_weights, shared_slope = weigh(compiled, group, laplace, rule)
+    away, log_volume = rule.place(group, laplace)
+    points = laplace.mode[:, None] + away
+    log_weights, shared_slope = weigh(compiled, group, points, log_volume)
     weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
-    normal = _normal_weights(laplace, away, rule.place(group, laplace)[1])
-    by_point = np.einsum("nk,nkc->nc", weights - normal, complete_scores(group, laplace.mode[:, None] + away))
+    normal = _normal_weights(laplace, away, log_volume)
+    by_point = np.einsum("nk,nkc->nc", weights - normal, complete_scores(group, points))
     first = -laplace.shift
     known = points_with(first, laplace.covariance + np.einsum("ni,nj->nij", first, first))
     shared_score = np.einsum("nk,nkq->nq", weights, shared_slope)
@@ -195,7 +197,8 @@ def glance_at(
 
 def _normal_weights(laplace: LaplaceApproximation, away: FloatArray, log_volume: FloatArray) -> FloatArray:
     """Weights of points, 1 in sum, under the Normal approximations instead of the posteriors, (subject, point)."""
-    z = np.einsum("nij,nkj->nki", np.linalg.inv(np.linalg.cholesky(laplace.covariance)), away + laplace.shift[:, None])
+    inverse = np.linalg.inv(np.linalg.cholesky(laplace.covariance))
+    z = (away + laplace.shift[:, None]) @ inverse.transpose(0, 2, 1)
     log_weights = log_volume - 0.5 * (z**2).sum(-1)
     return np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
 

@@ -19,7 +19,7 @@ from em_ppl.cores import at_most
 from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
-from em_ppl.em import iterate, newly_hard, starting_state
+from em_ppl.em import choose_hard, iterate, starting_state
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
@@ -464,8 +464,25 @@ def test_everyone_is_integrated_in_a_small_study_or_if_more_than_a_fifth_must_be
     hard = np.arange(n) < n_hard
     laplace = replace(laplace_at(np.zeros((n, 1)), np.ones((n, 1, 1))), repaired=hard, shortened=hard)
     subjects = Posteriors(laplace, *[np.empty(0)] * 4)
-    assert len(newly_hard(subjects, Scheme("corrected", em.Quadrature(), 0))) == n_integrated
-    assert len(newly_hard(subjects, Scheme("exact", em.Quadrature(), 0))) == 0
+    group, scheme = normal_group(n, [0.0], [[1.0]]), Scheme("corrected", em.Quadrature(), 0)
+    for near in (False, True):
+        assert len(choose_hard(group, subjects, scheme, near=near).hard) == n_integrated
+
+
+def test_who_was_hard_on_the_way_only_is_let_off_near_the_end_once():
+    group, scheme = normal_group(30, [0.0], [[1.0]]), Scheme("corrected", em.Quadrature(), 0)
+
+    def choose(scheme, *, near, now):
+        hard = np.isin(np.arange(30), now)
+        laplace = replace(laplace_at(np.zeros((30, 1)), np.ones((30, 1, 1))), repaired=hard)
+        return choose_hard(group, Posteriors(laplace, *[np.empty(0)] * 4), scheme, near=near)
+
+    scheme = choose(choose(scheme, near=False, now=[3]), near=False, now=[5])
+    assert scheme.hard.tolist() == [3, 5]
+    scheme = choose(scheme, near=True, now=[5])
+    assert scheme.hard.tolist() == [5]
+    for near in (False, True):
+        assert choose(scheme, near=near, now=[7]).hard.tolist() == [5, 7]
 
 
 def test_subjects_whose_posterior_is_no_hill_are_integrated_and_named():
