@@ -54,6 +54,7 @@ STALLED = 100  # steps in a row that moved the group no less than one before the
 PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
 SMALL_STUDY = 20  # subjects: of so few everyone is integrated, if anybody is
 MANY_HARD = 0.2  # of the subjects: where more are to be integrated, everyone is
+FEW = 0.01  # of the subjects: if no more are to be integrated than were, the step of EM without them is one
 CONTRACTS = 0.3  # share of a change that a step of Newton's leaves, if the information by which it is taken will do
 
 
@@ -352,9 +353,11 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     )
     if scheme.estimator == "corrected" and (change < NEAR or iteration > PATIENCE):
         chosen = choose_hard(group, subjects, scheme, near=change < NEAR)
-        if not np.array_equal(chosen.hard, scheme.hard):
-            return replace(stays, scheme=chosen)
-        stays = replace(stays, scheme=chosen)
+        others, stays = np.setxor1d(chosen.hard, scheme.hard), replace(stays, scheme=chosen)
+        if len(others) > FEW * len(subjects.laplace.mode):
+            return stays
+        if len(others):  # what they add to the log posterior is another number than before
+            return replace(go_further(compiled, stays, update, accelerate), plain=None)
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
     if change < tol and closely:
