@@ -325,8 +325,8 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     """Take an E-step and an M-step, and say where the next ones begin."""
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
-    closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
-    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=not closely)
+    on_its_way = not state.change or state.change[-1] >= tol
+    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=on_its_way)
     if state.plain is not None and lost(compiled, group, subjects, state):
         group, subjects = retreat(compiled, state.plain, state)
         accelerate, information = Anderson(), None
@@ -360,7 +360,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
             return replace(go_further(compiled, stays, update, accelerate), plain=None)
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
-    if change < tol and closely:
+    if change < tol and subjects.laplace.looked.all():
         return stand_still(compiled, stays)
     return go_further(compiled, stays, update, accelerate)
 
@@ -478,8 +478,8 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     mean, everyone = group.location, np.arange(compiled.shape[0])
     nothing_known = np.zeros((*mean.shape, mean.shape[1]))
     here = look_around(compiled, group, np.zeros_like(mean), nothing_known, everyone)
-    curvature = here.second[:, group.model.varying]
     left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
+    curvature = here.second[:, group.model.varying]
     found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
     here.z[left], here.found[left] = found.point, found.converged
     mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)

@@ -15,6 +15,7 @@ from pytensor.compile.mode import Mode
 from scipy import optimize, special, stats
 
 import em_ppl as em
+from em_ppl.compiled import CompiledModel
 from em_ppl.cores import at_most
 from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
@@ -673,3 +674,28 @@ def test_two_modes_are_searched_from_several_starts():
     data = em.from_subjects([{"y": np.full(5, t**2), "hint": np.full(5, np.sign(t))} for t in truth])
     fit = em.fit(square, data, progressbar=False)
     np.testing.assert_array_equal(np.sign(fit.subjects["mode"].values[:, 0]), np.sign(truth))
+
+
+def test_a_step_of_em_looks_at_each_subject_about_once(monkeypatch):
+    """A look is 2 P + 1 evaluations of the likelihood and its gradient; the classic estimator takes no Newton steps."""
+    compiled = rescorla_wagner.compile(simulated_learners(60, n_trials=100, random_seed=1))
+    make_model = partial(
+        make_group_model,
+        make_design(compiled.data, ["alpha", "beta"], None, None),
+        rescorla_wagner.parameters,
+        structure="diagonal",
+        distribution=Normal(),
+        prior=None,
+    )
+    state = starting_state(compiled, Scheme("laplace", em.Quadrature(), 0), make_model)
+    looks, plain = [], CompiledModel.value_and_gradient
+
+    def counting(self, x, index=None):
+        looks.append(len(x) / (60 * 5))
+        return plain(self, x, index)
+
+    monkeypatch.setattr(CompiledModel, "value_and_gradient", counting)
+    monkeypatch.setattr("em_ppl.em.search_widely", lambda c, g, mode, *_: (mode, *np.zeros((2, len(mode)), dtype=bool)))
+    done = iterate(compiled, state, tol=1e-5, max_iter=100, progress=Progress(show=False))
+    assert done.status == "converged"
+    assert sum(looks) < 1.5 * len(done.change)

@@ -189,3 +189,23 @@ def test_newton_s_steps_and_the_search_find_the_same(monkeypatch):
     np.testing.assert_allclose(newton.covariance, search.covariance, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(newton.shift, search.shift, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(newton.log_evidence, search.log_evidence, atol=1e-6)
+
+
+# ---- the last step without a look
+
+
+def test_a_last_short_step_need_not_be_looked_at(poisson):
+    """What the derivatives say is there is there: to the third order of the step."""
+    compiled, _ = poisson
+    group = normal_group(20, [1.0], [[0.25]])
+    exact = settled(compiled, group)
+    start = exact.mode + 2e-3 * np.sqrt(exact.covariance[:, 0])
+    brisk, strict = (approximate(compiled, group, start, exact.curvature, brisk=how) for how in (True, False))
+    assert not brisk.looked.any()
+    assert strict.looked.all()
+    assert brisk.converged.all()
+    np.testing.assert_allclose(brisk.curvature[:, 0], 6 * np.exp(start), rtol=1e-6)  # where it was looked
+    np.testing.assert_allclose(strict.curvature[:, 0], 6 * np.exp(strict.mode), rtol=1e-6)
+    for name, atol in (("mode", 1e-6), ("slope", 1e-4), ("log_likelihood", 1e-7)):
+        np.testing.assert_allclose(getattr(brisk, name), getattr(strict, name), atol=atol)
+    assert (np.abs(start - strict.mode) > 1e-4).all()

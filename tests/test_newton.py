@@ -8,8 +8,10 @@ from helpers import normal_group
 
 import em_ppl as em
 from em_ppl.e_step import Scheme, e_step
+from em_ppl.em import CONTRACTS
 from em_ppl.m_step import m_step
-from em_ppl.newton import MAY_LOSE, newton_step
+from em_ppl.modes import predict_modes
+from em_ppl.newton import MAY_LOSE, newton_step, step_by
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,24 @@ def test_there_may_be_no_step(compiled):
     group, subjects, scheme = start(compiled, 0.5, 1.0)
     too_high = replace(subjects, log_evidence=subjects.log_evidence + 1.0)
     assert newton_step(compiled, group, too_high, scheme, group) is None
+
+
+def test_the_information_serves_for_the_steps_that_follow(compiled, few_trials):
+    group, subjects, scheme = start(compiled, 0.3, 1.2)
+    expected, _, covariance = few_trials.maximum()
+    group, subjects, _ = go(compiled, group, subjects, scheme)
+    group, subjects, information = go(compiled, group, subjects, scheme)
+    away = []
+    for _ in range(3):
+        away.append(np.abs((group.to_vector() - expected) / np.sqrt(covariance.diagonal())).max())
+        group = step_by(information, group, subjects, m_step(compiled, group, subjects))
+        laplace = subjects.laplace
+        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, scheme)
+    assert away[2] < CONTRACTS * away[1] < CONTRACTS**2 * away[0]
+
+
+def test_there_is_no_step_where_a_correlation_reaches_its_bound(compiled):
+    _, subjects, scheme = start(compiled, 0.3, 1.2)
+    at_bound = normal_group(compiled.shape[0], [0.0, 0.0], [[1.0, 0.99999], [0.99999, 1.0]], "full")
+    assert step_by(np.eye(5), at_bound, subjects, at_bound) is None
+    assert newton_step(compiled, at_bound, subjects, scheme, at_bound) is None
