@@ -51,6 +51,7 @@ CAREFUL = 10  # steps that are no longer than EM's own, after a longer one has l
 NEAR = 1e-2  # change of the group at which EM is near its end: then exact EM begins
 RUNAWAY = 1e10  # group SDs of the start: nobody's parameters are spread so far
 STALLED = 100  # steps in a row that moved the group no less than one before them, while somebody's mode is not found
+LATE = 30  # steps, after which EM looks for better modes before its end
 PATIENCE = 10  # steps without coming near, after which EM looks for subjects that keep it from it
 SMALL_STUDY = 20  # subjects: of so few everyone is integrated, if anybody is
 MANY_HARD = 0.2  # of the subjects: where more are to be integrated, everyone is
@@ -325,8 +326,8 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     """Take an E-step and an M-step, and say where the next ones begin."""
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
-    on_its_way = not state.change or state.change[-1] >= tol
-    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=on_its_way)
+    closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
+    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=not closely)
     if state.plain is not None and lost(compiled, group, subjects, state):
         group, subjects = retreat(compiled, state.plain, state)
         accelerate, information = Anderson(), None
@@ -360,8 +361,12 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
             return replace(go_further(compiled, stays, update, accelerate), plain=None)
     if change < tol and iteration < careful_until:  # EM's own steps may be this small far from the end
         return replace(stays, careful_until=0)
-    if change < tol and subjects.laplace.looked.all():
+    if change < tol and closely:
         return stand_still(compiled, stays)
+    if iteration % LATE == 0:  # somebody's worse mode may be what keeps EM from its end
+        moved = move_to_better_modes(compiled, stays)
+        if moved.wide_searches < stays.wide_searches:
+            return moved
     return go_further(compiled, stays, update, accelerate)
 
 
@@ -385,13 +390,18 @@ def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: A
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
     """End, unless somebody has a more probable mode: then go on from there."""
-    if state.wide_searches:
-        generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
-        mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
-        state = replace(state, several_modes=several)
-        if better.any():
-            return replace(state, mode=mode, wide_searches=state.wide_searches - 1)
-    return replace(state, status="converged")
+    moved = move_to_better_modes(compiled, state)
+    return moved if moved.wide_searches < state.wide_searches else replace(moved, status="converged")
+
+
+def move_to_better_modes(compiled: Likelihoods, state: State) -> State:
+    """Search widely, as long as that is allowed; say who has several modes, and move to the best."""
+    if not state.wide_searches:
+        return state
+    generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
+    mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
+    state = replace(state, several_modes=several)
+    return replace(state, mode=mode, wide_searches=state.wide_searches - 1) if better.any() else state
 
 
 def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
@@ -478,8 +488,8 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     mean, everyone = group.location, np.arange(compiled.shape[0])
     nothing_known = np.zeros((*mean.shape, mean.shape[1]))
     here = look_around(compiled, group, np.zeros_like(mean), nothing_known, everyone)
-    left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
     curvature = here.second[:, group.model.varying]
+    left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
     found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
     here.z[left], here.found[left] = found.point, found.converged
     mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)

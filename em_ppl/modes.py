@@ -60,8 +60,6 @@ class LaplaceApproximation:
         At the mode, (subject,).
     converged : ndarray of bool
         Whether the search ended at a mode.
-    looked : ndarray of bool
-        Whether derivatives were taken there, not a last step before.
     repaired : ndarray of bool
         Whether the curvature at the mode was no maximum's, and was repaired.
     shortened : ndarray of bool
@@ -78,7 +76,6 @@ class LaplaceApproximation:
     log_likelihood: FloatArray
     log_prior: FloatArray
     converged: NDArray[np.bool_]
-    looked: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
     shortened: NDArray[np.bool_]
 
@@ -145,7 +142,6 @@ def approximate(
         log_likelihood=here.log_likelihood,
         log_prior=group.log_density_of_standardised(z),
         converged=here.found,
-        looked=here.looked,
         repaired=repaired,
         shortened=shortened,
     )
@@ -161,7 +157,6 @@ class Place(NamedTuple):
     third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `root`
     root: FloatArray  # of about the covariance
     found: NDArray[np.bool_]  # whether it is a mode
-    looked: NDArray[np.bool_]  # whether derivatives are those here
 
     def take(self, who: Index) -> Place:
         """Return some of them."""
@@ -176,8 +171,6 @@ class Place(NamedTuple):
             z=self.z + step,
             log_likelihood=self.log_likelihood + gain,
             slope=self.slope - less,
-            found=np.ones(len(step), dtype=bool),
-            looked=np.zeros(len(step), dtype=bool),
         )
 
     def put(self, who: Index, other: Place) -> None:
@@ -199,7 +192,7 @@ def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature:
     slope[impossible] = 0.0  # of the posterior; its own is against the group's
     inverse = group.inverse_cholesky[group.model.level[who]][impossible]
     slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
-    return Place(z, value, slope, second, third, root, np.zeros(len(z), dtype=bool), np.ones(len(z), dtype=bool))
+    return Place(z, value, slope, second, third, root, np.zeros(len(z), dtype=bool))
 
 
 def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, nearly: float) -> Place:
@@ -232,8 +225,9 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
         possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
         # a curvature of 0 may be one that could not be taken
         last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & second.any((1, 2)))
-        here.found[going] = possible & arrived
         here.put(going[last], now.take(last).moved(group, step[last], going[last]))
+        here.found[going] = possible & arrived
+        here.found[going[last]] = True
         further = np.flatnonzero(possible & ~here.found[going])
         going, step, f, promised = going[further], step[further], f[further], promised[further]
         if not len(going) or looks == MOST_LOOKS:

@@ -50,7 +50,7 @@ def laplace_at(mode, covariance, shift=None):
     shift = np.zeros_like(mode) if shift is None else shift
     nothing = np.zeros((n, 0, p))
     return LaplaceApproximation(
-        mode, covariance, shift, 0 * covariance, 0 * mode, nothing, 0 * mode, zero, zero, ~false, ~false, false, false
+        mode, covariance, shift, 0 * covariance, 0 * mode, nothing, 0 * mode, zero, zero, ~false, false, false
     )
 
 
