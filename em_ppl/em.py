@@ -364,9 +364,9 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     if change < tol and closely:
         return stand_still(compiled, stays)
     if iteration % LATE == 0:  # somebody's worse mode may be what keeps EM from its end
-        moved = move_to_better_modes(compiled, stays)
-        if moved.wide_searches < stays.wide_searches:
-            return moved
+        there, moved = move_to_better_modes(compiled, stays)
+        if moved:
+            return there
     return go_further(compiled, stays, update, accelerate)
 
 
@@ -390,18 +390,20 @@ def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: A
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
     """End, unless somebody has a more probable mode: then go on from there."""
-    moved = move_to_better_modes(compiled, state)
-    return moved if moved.wide_searches < state.wide_searches else replace(moved, status="converged")
+    there, moved = move_to_better_modes(compiled, state)
+    return there if moved else replace(there, status="converged")
 
 
-def move_to_better_modes(compiled: Likelihoods, state: State) -> State:
-    """Search widely, as long as that is allowed; say who has several modes, and move to the best."""
+def move_to_better_modes(compiled: Likelihoods, state: State) -> tuple[State, bool]:
+    """Search widely, as long as that is allowed; say who has several modes, and whether anybody moved to a better."""
     if not state.wide_searches:
-        return state
+        return state, False
     generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
     mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
     state = replace(state, several_modes=several)
-    return replace(state, mode=mode, wide_searches=state.wide_searches - 1) if better.any() else state
+    if not better.any():
+        return state, False
+    return replace(state, mode=mode, wide_searches=state.wide_searches - 1), True
 
 
 def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
@@ -462,13 +464,12 @@ def refuse_runaway(compiled: Likelihoods, group: Group, subjects: Posteriors, up
 
 def distance(group: Group, other: Group) -> float:
     """How far apart two groups are: see `tol` of `fit`."""
-    model, shared = group.model, np.abs(other.shared - group.shared)
+    model, correlations = group.model, group.correlations
     sd = np.maximum(group.sd, COLLAPSED * model.unit[model.varying])[model.level]
     of_means = np.abs((other.location - group.location) / sd)
     of_sds = np.abs(np.log(other.sd / group.sd))
-    freedom = np.maximum(1 - group.correlations**2, NO_FREEDOM)
-    of_correlations = np.abs(other.correlations - group.correlations) / freedom
-    of_shared = shared / model.unit[model.shared]
+    of_correlations = np.abs(other.correlations - correlations) / np.maximum(1 - correlations**2, NO_FREEDOM)
+    of_shared = np.abs(other.shared - group.shared) / model.unit[model.shared]
     return float(max(part.max(initial=0.0) for part in (of_means, of_sds, of_correlations, of_shared)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -219,6 +219,7 @@ class ImportanceSampling:
         return Draws(points, shifts, proposal, model.distribution.covering, model.joint, n_near)
 
 
+@cache
 def _sobol_points(n: int, n_dimensions: int) -> FloatArray:
     """Scrambled once and for all, (n, dimension): kept, because `scipy.stats` takes longer to load than a fit takes."""
     name = f"sobol_{n}_{n_dimensions}_{scipy.__version__}"

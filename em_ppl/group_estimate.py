@@ -110,7 +110,7 @@ class GroupEstimate:
     @property
     def correlation(self) -> xr.DataArray:
         """Correlation over subjects, (parameter, parameter_2), or by class."""
-        return self._by_pair(_correlations(self.plain))
+        return self._by_pair(self.plain.correlations)
 
     @property
     def correlation_se(self) -> xr.DataArray:
@@ -337,10 +337,10 @@ class GroupEstimate:
             for name, a, b, c, d in zip(names, sd, sd_se, natural, natural_se, strict=True)
         }
         rows, columns = self.plain.model.below
-        fisher = self._errors(lambda group: np.arctanh(_correlations(group)[:, rows, columns]).ravel())
+        fisher = self._errors(lambda group: np.arctanh(group.correlations[:, rows, columns]).ravel())
         pairs = [(level, i, j) for level in range(len(self._level_labels)) for i, j in zip(rows, columns, strict=True)]
         for (level, i, j), se in zip(pairs, fisher, strict=True):
-            r = _correlations(self.plain)[level, i, j]
+            r = self.plain.correlations[level, i, j]
             ends = np.tanh(np.arctanh(r) + np.array([-reach, reach]) * se)
             name = f"correlation[{self.varying[j]}, {self.varying[i]}{self._level_labels[level]}]"
             table[name] = [r, (1 - r**2) * se, *ends, *[np.nan] * 4]
@@ -421,12 +421,12 @@ def _sd(group: Group) -> FloatArray:
 
 
 def _correlations(group: Group) -> FloatArray:
-    return group.covariances / (group.sd[:, :, None] * group.sd[:, None, :])
+    return group.correlations
 
 
 def _quantities(group: Group) -> FloatArray:
     rows, columns = group.model.below
-    fisher = np.arctanh(_correlations(group)[:, rows, columns])
+    fisher = np.arctanh(group.correlations[:, rows, columns])
     return np.concatenate([group.coefficients, np.log(group.sd).ravel(), fisher.ravel(), group.shared])
 
 

@@ -157,13 +157,13 @@ def write_source(
     except Unsayable:
         return _written(*arguments)
     name = digest(graph, [kind for _, kind in columns], list(by_trial), with_gradient, _writers(), _versions())
-    # functions of PyTensor's live in this process
+    # functions of PyTensor's live in this process only
     return kept(f"source_{name}", lambda: _written(*arguments), worth=lambda source: not source.functions)
 
 
 @cache
 def _writers() -> list[str]:
-    """Return the code of this package on which it hangs what is written."""
+    """Return the source of what writes kernels: another version may write another one of the same graph."""
     here = files("em_ppl")
     written = sorted((here / "loops").iterdir(), key=lambda file: file.name)
     return [file.read_text() for file in (here / "kernels.py", *written) if file.name.endswith(".py")]

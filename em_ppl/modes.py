@@ -171,6 +171,7 @@ class Place(NamedTuple):
             z=self.z + step,
             log_likelihood=self.log_likelihood + gain,
             slope=self.slope - less,
+            found=np.ones(len(step), dtype=bool),
         )
 
     def put(self, who: Index, other: Place) -> None:
@@ -225,9 +226,8 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
         possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
         # a curvature of 0 may be one that could not be taken
         last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & second.any((1, 2)))
-        here.put(going[last], now.take(last).moved(group, step[last], going[last]))
         here.found[going] = possible & arrived
-        here.found[going[last]] = True
+        here.put(going[last], now.take(last).moved(group, step[last], going[last]))
         further = np.flatnonzero(possible & ~here.found[going])
         going, step, f, promised = going[further], step[further], f[further], promised[further]
         if not len(going) or looks == MOST_LOOKS:

@@ -56,13 +56,12 @@ def _op(op: Op) -> str:
     """Say which Op it is."""
     if type(op).__module__.split(".")[0] not in LIBRARIES:
         raise Unsayable(f"{op} is of {type(op).__module__}.")
-    properties: Any = getattr(op, "__props__", None)
-    if isinstance(op, Scan):
-        inner = signature(op.fgraph.inputs, op.fgraph.outputs)
-        return f"{_name(type(op))} {_said(op.info)} {op.truncate_gradient} {inner}"
-    if properties is None and (isinstance(op, HasInnerGraph) or not isinstance(op, ScalarOp)):
+    inner = isinstance(op, HasInnerGraph)
+    properties = ("info", "truncate_gradient") if isinstance(op, Scan) else getattr(op, "__props__", None)
+    if properties is None and (inner or not isinstance(op, ScalarOp)):
         raise Unsayable(f"{op} does not say all of itself.")
-    return f"{_name(type(op))} {[_said(getattr(op, name)) for name in properties or ()]}"
+    graph = signature(op.fgraph.inputs, op.fgraph.outputs) if inner else ""
+    return f"{_name(type(op))} {[_said(getattr(op, name)) for name in properties or ()]} {graph}"
 
 
 def _said(value: Any) -> str:

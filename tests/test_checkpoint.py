@@ -277,3 +277,19 @@ def test_a_full_disk_stops_no_fit(lines, tmp_path, monkeypatch):
     assert len(caught) == 1
     assert fit.converged
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore::em_ppl.ConvergenceWarning")
+def test_who_was_chosen_near_the_end_stays_chosen(tmp_path, monkeypatch):
+    """When the fit goes on nobody is let off a second time."""
+    data, path = simulated_learners(30, n_trials=60, random_seed=14), tmp_path / "state"
+    kept, resumed, keep, resume = [], [], module.Checkpoint.keep, module.Checkpoint.resume
+    monkeypatch.setattr(module.Checkpoint, "keep", lambda self, state: kept.append(state) or keep(self, state))
+    monkeypatch.setattr(
+        module.Checkpoint, "resume", lambda self, *given: resumed.append(resume(self, *given)) or resumed[-1]
+    )
+    for _ in range(2):
+        em.fit(rescorla_wagner, data, checkpoint=path, progressbar=False)
+    assert [kept[0].scheme.chosen, kept[-1].scheme.chosen] == [False, True]
+    assert resumed[0] is None
+    assert resumed[1].scheme.chosen

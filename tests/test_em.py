@@ -20,7 +20,7 @@ from em_ppl.cores import at_most
 from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
-from em_ppl.em import choose_hard, iterate, starting_state
+from em_ppl.em import PATIENCE, choose_hard, distance, iterate, starting_state, step
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import approximate
 from em_ppl.progress import Progress
@@ -616,13 +616,19 @@ def bits(state):
     return [state.group.coefficients, state.group.covariances, laplace.mode, laplace.covariance]
 
 
-def run(compiled):
+def beginning(compiled, estimator="corrected"):
     design = make_design(compiled.data, list(compiled.model.parameters), None, None)
-    scheme = Scheme("corrected", em.Quadrature(), 0)
     kind = {"structure": "diagonal", "distribution": Normal(), "prior": None}
     make_model = partial(make_group_model, design, compiled.model.parameters, **kind)
-    state = starting_state(compiled, scheme, make_model)
-    return iterate(compiled, state, tol=1e-5, max_iter=100, progress=Progress(show=False)).found
+    return starting_state(compiled, Scheme(estimator, em.Quadrature(), 0), make_model)
+
+
+def go_on(compiled, state, max_iter=100):
+    return iterate(compiled, state, tol=1e-5, max_iter=max_iter, progress=Progress(show=False))
+
+
+def run(compiled):
+    return go_on(compiled, beginning(compiled)).found
 
 
 def test_same_data_and_seed_give_the_same_bits_whatever_the_cores(learners):
@@ -679,15 +685,7 @@ def test_two_modes_are_searched_from_several_starts():
 def test_a_step_of_em_looks_at_each_subject_about_once(monkeypatch):
     """A look is 2 P + 1 evaluations of the likelihood and its gradient; the classic estimator takes no Newton steps."""
     compiled = rescorla_wagner.compile(simulated_learners(60, n_trials=100, random_seed=1))
-    make_model = partial(
-        make_group_model,
-        make_design(compiled.data, ["alpha", "beta"], None, None),
-        rescorla_wagner.parameters,
-        structure="diagonal",
-        distribution=Normal(),
-        prior=None,
-    )
-    state = starting_state(compiled, Scheme("laplace", em.Quadrature(), 0), make_model)
+    state = beginning(compiled, "laplace")
     looks, plain = [], CompiledModel.value_and_gradient
 
     def counting(self, x, index=None):
@@ -696,6 +694,59 @@ def test_a_step_of_em_looks_at_each_subject_about_once(monkeypatch):
 
     monkeypatch.setattr(CompiledModel, "value_and_gradient", counting)
     monkeypatch.setattr("em_ppl.em.search_widely", lambda c, g, mode, *_: (mode, *np.zeros((2, len(mode)), dtype=bool)))
-    done = iterate(compiled, state, tol=1e-5, max_iter=100, progress=Progress(show=False))
+    done = go_on(compiled, state)
     assert done.status == "converged"
     assert sum(looks) < 1.5 * len(done.change)
+
+
+def test_em_that_does_not_end_looks_for_better_modes_on_its_way(monkeypatch, learners):
+    compiled, searched = rescorla_wagner.compile(learners), []
+
+    def search(_, group, mode, *__):
+        searched.append(group)
+        return mode, np.arange(len(mode)) == 0, np.zeros(len(mode), dtype=bool)
+
+    monkeypatch.setattr("em_ppl.em.search_widely", search)
+    monkeypatch.setattr("em_ppl.em.distance", lambda *_: 1.0)
+    state = beginning(compiled)
+    at_29, at_30 = (go_on(compiled, state, max_iter=n) for n in (29, 30))
+    assert len(searched) == 1
+    assert at_30.wide_searches == at_29.wide_searches - 1
+    np.testing.assert_array_equal(at_30.group.to_vector(), searched[0].to_vector())  # with these modes from there
+
+
+@pytest.mark.parametrize(("n_more", "goes_on"), [(2, True), (3, False)])
+def test_few_more_that_are_integrated_do_not_hold_em_up(monkeypatch, n_more, goes_on):
+    compiled = rescorla_wagner.compile(simulated_learners(200, n_trials=30, random_seed=2))
+    state = go_on(compiled, beginning(compiled), max_iter=PATIENCE)
+
+    def choose(group, subjects, scheme, *, near):
+        rest = np.setdiff1d(np.arange(200), scheme.hard)
+        return scheme.laid(group, np.union1d(scheme.hard, rest[:n_more]))
+
+    monkeypatch.setattr("em_ppl.em.choose_hard", choose)
+    after = step(compiled, replace(state, plain=None), 1e-12)
+    assert len(after.scheme.hard) == len(state.scheme.hard) + n_more
+    assert (not np.array_equal(after.group.to_vector(), state.group.to_vector())) is goes_on
+    assert after.plain is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "r", "expected"),
+    [
+        (0.2, [2.0, 3.0], 0.5, 0.1),  # in SDs
+        (0.0, [2.2, 3.0], 0.5, np.log(1.1)),
+        (0.0, [2.0, 3.0], 0.503, 0.003 / (1 - 0.5**2)),
+        (0.2, [2.0, 3.0], 0.515, 0.1),  # the largest of all
+    ],
+)
+def test_distance_between_groups_is_in_sds_logs_and_correlations(mean, sd, r, expected):
+    def group(mean, sd, r):
+        return normal_group(10, [mean, 0.0], np.outer(sd, sd) * [[1.0, r], [r, 1.0]], "full")
+
+    assert distance(group(0.0, [2.0, 3.0], 0.5), group(mean, sd, r)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_at_its_bound_a_correlation_has_hardly_any_way_to_go():
+    groups = [normal_group(10, [0.0, 0.0], [[1.0, r], [r, 1.0]], "full") for r in (0.999, 0.9999)]
+    assert distance(*groups) == pytest.approx(0.0009 / 0.05, rel=1e-9)

@@ -8,7 +8,7 @@ from scipy import optimize
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-from em_ppl.modes import approximate, bend_over, differentiate, laplace_covariance, minimise
+from em_ppl.modes import approximate, bend_over, differentiate, laplace_covariance, look_around, minimise, step_to_modes
 
 
 def rows(values_and_gradients):
@@ -207,3 +207,17 @@ def test_a_last_short_step_need_not_be_looked_at(poisson):
     for name, atol in (("mode", 1e-6), ("slope", 1e-4), ("log_likelihood", 1e-7)):
         np.testing.assert_allclose(getattr(brisk, name), getattr(strict, name), atol=atol)
     assert (np.abs(start - strict.mode) > 1e-4).all()
+
+
+def test_newtons_steps_are_shortened_until_they_lead_down(poisson):
+    """From far below the mode, where the likelihood is all but straight, the first one leads far beyond it."""
+    compiled, y = poisson
+    group, everyone = normal_group(20, [1.0], [[4.0]]), np.arange(20)
+    here = look_around(compiled, group, np.full((20, 1), -0.75), np.zeros((20, 1, 1)), everyone)
+    start = group.unstandardise(here.z)
+    whole = start + (y.sum(1, keepdims=True) - 6 * np.exp(start) - (start - 1) / 4) / (6 * np.exp(start) + 0.25)
+    log_posterior = [compiled.log_likelihood(x) - (x[:, 0] - 1) ** 2 / 8 for x in (start, whole)]
+    assert (log_posterior[1] < log_posterior[0]).all()
+    assert not len(step_to_modes(compiled, group, here, 1e-6, 0.0))
+    at = group.unstandardise(here.z)
+    np.testing.assert_allclose(y.sum(1, keepdims=True) - 6 * np.exp(at) - (at - 1) / 4, 0, atol=1e-5)
