@@ -105,7 +105,8 @@ def _about_group(fit: Fit) -> Iterator[str]:
     start, parameters = group.model.unit[group.model.varying], [fit.parameters[name] for name in names]
     far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
     spreads = np.hypot(start, group.sd.max(0))  # people who differ widely leave their mean less certain, rightly
-    for name, se, unit, spread, is_far in zip(names, fit.group.mean_se.values, start, spreads, far, strict=True):
+    errors = fit.group.mean_se.values
+    for name, se, unit, spread, is_far in zip(names, errors, start, spreads, far, strict=True):
         if se > WIDE * spread and not is_far:
             yield _without_limit(name, f"its standard error is {se:.2g}", unit)
     explained = fit.settings["status"] == "interrupted"  # why means have no standard error
@@ -142,7 +143,7 @@ def _about_group(fit: Fit) -> Iterator[str]:
                     "model."
                 )
 
-    for name, se, unit, is_far in zip(names, fit.group.mean_se.values, start, far, strict=True):
+    for name, se, unit, is_far in zip(names, errors, start, far, strict=True):
         if np.isnan(se) and not (is_far or explained):
             yield _without_limit(name, "it has no standard error", unit)
 

@@ -328,16 +328,17 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
     closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
     subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=not closely)
-    if state.plain is not None and lost(compiled, group, subjects, state):
+    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+    if state.plain is not None and lost(group, subjects, update, state):
         group, subjects = retreat(compiled, state.plain, state)
         accelerate, information = Anderson(), None
         if group is not state.plain:
             careful_until = iteration + CAREFUL
-    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+        update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
     refuse_runaway(compiled, group, subjects, update)
 
     change = distance(group, update)
-    if state.plain is not None and change > CONTRACTS * state.change[-1]:
+    if state.change and change > CONTRACTS * state.change[-1]:
         information = None
     stays = State(
         group,
@@ -406,14 +407,14 @@ def move_to_better_modes(compiled: Likelihoods, state: State) -> tuple[State, bo
     return replace(state, mode=mode, wide_searches=state.wide_searches - 1), True
 
 
-def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
+def lost(group: Group, subjects: Posteriors, update: Group, state: State) -> bool:
     """Whether a step went down what EM climbs; the classic estimator climbs nothing: whether it moves on much further.
 
     NaN is lost.
     """
     done = state.found
     if done.scheme.estimator == "laplace":
-        return not distance(group, m_step(compiled, group, subjects, lengthened=False)) <= GROWTH * state.change[-1]
+        return not distance(group, update) <= GROWTH * state.change[-1]
     return not group_log_posterior(group, subjects) >= group_log_posterior(done.group, done.subjects) - WORSE
 
 
@@ -422,7 +423,7 @@ def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, P
     done = state.found
     group, laplace = plain, done.subjects.laplace
     subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
-    if lost(compiled, group, subjects, state):
+    if lost(group, subjects, m_step(compiled, group, subjects), state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
         subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
     return group, subjects
@@ -487,8 +488,8 @@ def starting_modes(
 def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """`starting_modes` of a portion of the subjects."""
     mean, everyone = group.location, np.arange(compiled.shape[0])
-    nothing_known = np.zeros((*mean.shape, mean.shape[1]))
-    here = look_around(compiled, group, np.zeros_like(mean), nothing_known, everyone)
+    as_wide_as_group = np.tile(np.eye(mean.shape[1]), (len(mean), 1, 1))
+    here = look_around(compiled, group, np.zeros_like(mean), as_wide_as_group, everyone)
     curvature = here.second[:, group.model.varying]
     left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
     found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
@@ -497,12 +498,12 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     if lost.size:
         own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
         mode[lost], *_ = search_from(*own, starts=starts)
-    x = group.complete(mode)
-    if not np.isfinite(compiled.log_likelihood(x)).all():
-        raise ModelError(
-            f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
-            "log-likelihood: check its data, and the bounds of the likelihood."
-        )
+        x = group.complete(mode)
+        if not np.isfinite(compiled.value_and_gradient(x[lost], lost)[0]).all():
+            raise ModelError(
+                f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
+                "log-likelihood: check its data, and the bounds of the likelihood."
+            )
     return mode, curvature
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.scalar.basic import autocast_float_as
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.type import RandomType
 
@@ -85,7 +87,8 @@ class Functions:
     def compiled(self, what: What | tuple[str, str]) -> Any:
         """Return what computes it: a `Kernel`, or a function over all subjects (of one, if not batched)."""
         if what not in self._made:
-            self._made[what] = self._kernel(what) or self._function(what)
+            with _precisely():
+                self._made[what] = self._kernel(what) or self._function(what)
         return self._made[what]
 
     def has(self, what: What) -> bool:
@@ -258,9 +261,18 @@ def functions_of(
     settings = dict(compile_kwargs or {})
     key = (tuple(columns.items()), tuple((k, str(v)) for k, v in sorted(settings.items())))
     if key not in model._compiled:
-        model._compiled[key] = Functions(model.name, model.trace(columns), columns, settings)
+        with _precisely(), pytensor.config.change_flags(traceback__limit=0):  # see em_ppl.kernels
+            trace = model.trace(columns)
+        model._compiled[key] = Functions(model.name, trace, columns, settings)
     functions: Functions = model._compiled[key]
     return functions
+
+
+def _precisely() -> AbstractContextManager[None]:
+    """Let numbers that Python wrote be float64: PyTensor takes 2.0 for a float32, and its square root with it."""
+    custom = pytensor.config.cast_policy == "custom"  # as it is by default
+    manager: AbstractContextManager[None] = autocast_float_as("float64") if custom else nullcontext()
+    return manager
 
 
 def _logp(term: Term, value: TensorVariable) -> TensorVariable:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import sys
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -18,6 +18,9 @@ from weakref import WeakValueDictionary
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
+from pymc.logprob.abstract import MeasurableOp
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, toposort
@@ -280,7 +283,18 @@ class SubjectModel:
         for rv in scratch.observed_RVs:
             self._check_observed(scratch, rv, symbols)
         variables = [*scratch.observed_RVs, *scratch.potentials]
-        logps = stabilised(scratch.logp(vars=variables, sum=False))
+        try:
+            logps = stabilised(scratch.logp(vars=variables, sum=False))
+        except ValueError as error:
+            error.add_note(
+                f"This came from the likelihood {self.name!r}, whose random variables need observed=<a data column>."
+            )
+            raise
+        for drawn in _drawn(logps):
+            raise ModelError(
+                f"{self.name}: the likelihood hangs on what {drawn.op} draws. A subject's parameters are declared in "
+                "em.subject_model(...); random variables need observed=<a data column>."
+            )
         lengths = _leading_lengths(logps, symbols, columns)
         for rv, length in zip(scratch.observed_RVs, lengths, strict=False):
             if columns[rv.name].by_trial and length not in (0, PROBE, None):
@@ -322,11 +336,7 @@ class SubjectModel:
         )
 
     def _refuse_single_precision(self, logps: list[TensorVariable]) -> None:
-        """Raise if a loop carries float32: its noise of 1e-7 hides modes and curvature.
-
-        PyTensor takes a number that Python wrote for float32 where float32 holds it exactly, and a loop keeps the type
-        of its start.
-        """
+        """Raise if a loop carries float32, as its start does: its noise of 1e-7 hides modes and curvature."""
         for node in toposort(logps):
             if isinstance(node.op, Scan) and any(out.dtype == "float32" for out in node.outputs):
                 raise ModelError(
@@ -360,6 +370,15 @@ def _leading_lengths(
     }
     probed = clone_replace(logps, replace=probe, rebuild_strict=False)
     return [logp.type.shape[0] if logp.type.ndim else 0 for logp in probed]
+
+
+def _drawn(graphs: Sequence[Variable]) -> Iterator[Apply]:
+    """Find random variables, in loops too."""
+    for node in toposort(graphs):
+        if isinstance(node.op, MeasurableOp):
+            yield node
+        elif isinstance(node.op, HasInnerGraph):
+            yield from _drawn(node.op.fgraph.outputs)
 
 
 def check_subject_model(model: Any) -> None:

@@ -17,6 +17,7 @@ from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.model import ModelError
+from em_ppl.small_matrices import inverse_roots, product, product_with_itself
 
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
@@ -30,6 +31,8 @@ CLOSE = 1e-12  # twice the log posterior that is left to gain: a millionth of a 
 NEARLY = 1e-5  # the same, some thousandths of a posterior SD: one more step of Newton's leaves next to nothing
 STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
 LONGEST_STEP = 3.0  # in SDs of the group
+FLAT = 1e-3  # curvature of a search's steps, the group's being 1
+NO_HILL = 1e-8  # curvature of a posterior, below which it has no maximum in that direction
 STENCIL = 1e-3  # of a posterior SD: truncation 1e-7, rounding 1e-11 of the second derivative
 LARGEST_SHIFT = 1.0  # in posterior SDs
 
@@ -121,28 +124,26 @@ def approximate(
         some thousandths of a posterior SD away.
     """
     here = _at_modes(compiled, group, start, curvature, NEARLY if brisk else 0.0)
-    z, varying = here.z, group.model.varying
-    curvature = here.second[:, varying]
-    covariance, repaired = laplace_covariance(group, z, curvature)
-    mode = group.unstandardise(z)
+    varying, factor = group.model.varying, group.factor()
+    covariance, mode = product_with_itself(factor @ here.root), group.unstandardise(here.z)
     try:
         np.linalg.cholesky(covariance)  # for those who need it next
     except np.linalg.LinAlgError as error:
         raise _shrunk(compiled, group, mode, covariance, np.arange(len(mode))) from error
-    bend = bend_over(covariance, here.root, here.third, varying)
+    bend = bend_over(covariance, factor @ here.along, here.third, varying)
     shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, covariance))
     return LaplaceApproximation(
         mode=mode,
         covariance=covariance,
         shift=shift,
-        curvature=curvature,
+        curvature=here.second[:, varying],
         slope=here.slope,
         cross=here.second[:, group.model.shared],
         bend=bend,
         log_likelihood=here.log_likelihood,
-        log_prior=group.log_density_of_standardised(z),
+        log_prior=group.log_density_of_standardised(here.z),
         converged=here.found,
-        repaired=repaired,
+        repaired=here.repaired,
         shortened=shortened,
     )
 
@@ -154,8 +155,10 @@ class Place(NamedTuple):
     log_likelihood: FloatArray
     slope: FloatArray  # (subject, declared parameter)
     second: FloatArray  # negative, (subject, declared parameter, parameter)
-    third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `root`
-    root: FloatArray  # of about the covariance
+    third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `along`
+    along: FloatArray  # about such a root as the next one; where the group is standard, too
+    root: FloatArray  # of the Laplace covariance, (subject, parameter, parameter)
+    repaired: NDArray[np.bool_]  # whether the posterior is no hill there, and the root was repaired
     found: NDArray[np.bool_]  # whether it is a mode
 
     def take(self, who: Index) -> Place:
@@ -163,7 +166,7 @@ class Place(NamedTuple):
         return Place._make(values[who] for values in self)
 
     def moved(self, group: Group, step: FloatArray, who: Index) -> Place:
-        """Return the modes that lie a short step on; their second and third derivatives are those from here."""
+        """Return the modes that lie a short step on; all but values and slopes are those from here."""
         along = np.einsum("nij,nj->ni", group.factor(who), step)
         less = np.einsum("nij,nj->ni", self.second, along)
         gain = ((self.slope - 0.5 * less)[:, group.model.varying] * along).sum(1)
@@ -174,40 +177,59 @@ class Place(NamedTuple):
             found=np.ones(len(step), dtype=bool),
         )
 
+    def descent(self, group: Group, g: FloatArray, who: Index) -> FloatArray:
+        """Return Newton's steps, g the gradients; see `descent`."""
+        step = -product(self.root, product(self.root.transpose(0, 2, 1), g))
+        if self.repaired.any():
+            [bad] = np.nonzero(self.repaired)
+            there, factor = self.take(bad), group.factor(who[bad])
+            hessian = hessian_of_posterior(group, there.z, there.second[:, group.model.varying], factor)
+            step[bad] = descent(hessian, g[bad], LONGEST_STEP)
+        return shortened(step, LONGEST_STEP)
+
     def put(self, who: Index, other: Place) -> None:
         """Let some be elsewhere."""
         for mine, its in zip(self, other, strict=True):
             mine[who] = its
 
 
-def look_around(compiled: CompiledModel, group: Group, z: FloatArray, curvature: FloatArray, who: Index) -> Place:
-    """Evaluate around z, about as far as the curvature says that posteriors reach."""
-    x, varying = group.unstandardise(z, who), group.model.varying
-    root, _ = laplace_root(group, z, curvature, who)
+def look_around(compiled: CompiledModel, group: Group, z: FloatArray, along: FloatArray, who: Index) -> Place:
+    """Evaluate at z and along the columns of roots of about the Laplace covariances, where the group is standard."""
+    x, factor = group.unstandardise(z, who), group.factor(who)
+    sides = factor @ along
     try:
-        value, slope, second, third = differentiate(compiled, group, x, root, who)
+        value, slope, second, third = differentiate(compiled, group, x, sides, who)
     except np.linalg.LinAlgError as error:
-        raise _shrunk(compiled, group, x, root @ root.transpose(0, 2, 1), who) from error
-    impossible = ~(np.isfinite(value) & np.isfinite(slope).all(1))
-    value[impossible] = -np.inf
-    slope[impossible] = 0.0  # of the posterior; its own is against the group's
-    inverse = group.inverse_cholesky[group.model.level[who]][impossible]
-    slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
-    return Place(z, value, slope, second, third, root, np.zeros(len(z), dtype=bool))
+        raise _shrunk(compiled, group, x, product_with_itself(sides), who) from error
+    varying, impossible = group.model.varying, ~(np.isfinite(value) & np.isfinite(slope).all(1))
+    if impossible.any():
+        value[impossible] = -np.inf
+        slope[impossible] = 0.0  # of the posterior; its own is against the group's
+        inverse = group.inverse_cholesky[group.model.level[who]][impossible]
+        slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
+    root, repaired = laplace_root(hessian_of_posterior(group, z, second[:, varying], factor))
+    return Place(z, value, slope, second, third, along, root, repaired, np.zeros(len(z), dtype=bool))
 
 
 def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, nearly: float) -> Place:
     """Find modes: by Newton's method, where looking around costs about what one evaluation does; else by search."""
     everyone = np.arange(len(start))
     if not compiled.many_at_once:
-        found = find_modes(compiled, group, start, curvature)
-        return look_around(compiled, group, found.point, curvature, everyone)._replace(found=found.converged)
-    here = look_around(compiled, group, group.standardise(start), curvature, everyone)
+        return _at_found(compiled, group, find_modes(compiled, group, start, curvature), curvature, everyone)
+    z = group.standardise(start)
+    along, _ = laplace_root(hessian_of_posterior(group, z, curvature, group.factor()))
+    here = look_around(compiled, group, z, along, everyone)
     left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE, nearly)
     if len(left):
         found = find_modes(compiled, group, start[left], curvature[left], who=left)
-        here.put(left, look_around(compiled, group, found.point, curvature[left], left)._replace(found=found.converged))
+        here.put(left, _at_found(compiled, group, found, curvature[left], left))
     return here
+
+
+def _at_found(compiled: CompiledModel, group: Group, found: Minima, curvature: FloatArray, who: Index) -> Place:
+    """Look around where a search ended."""
+    along, _ = laplace_root(hessian_of_posterior(group, found.point, curvature, group.factor(who)))
+    return look_around(compiled, group, found.point, along, who)._replace(found=found.converged)
 
 
 def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float, nearly: float) -> Index:
@@ -220,12 +242,12 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
     for looks in range(1, MOST_LOOKS + 1):
         now = here.take(going)
         f, g = _objective(group, now.z, now.log_likelihood, now.slope, going)
-        second = now.second[:, varying]
-        step = descent(group.curvature(now.z) + _in_units_of(group.factor(going), second), g, LONGEST_STEP)
+        step = now.descent(group, g, going)
         promised = (step * g).sum(1)
         possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
         # a curvature of 0 may be one that could not be taken
-        last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & second.any((1, 2)))
+        known = now.second[:, varying].any((1, 2))
+        last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & known)
         here.found[going] = possible & arrived
         here.put(going[last], now.take(last).moved(group, step[last], going[last]))
         further = np.flatnonzero(possible & ~here.found[going])
@@ -233,7 +255,7 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
         if not len(going) or looks == MOST_LOOKS:
             break
         z = now.z[further] + share[going, None] * step
-        there = look_around(compiled, group, z, second[further], going)
+        there = look_around(compiled, group, z, now.root[further], going)
         f_there, _ = _objective(group, there.z, there.log_likelihood, there.slope, going)
         down = f_there <= f + ARMIJO * share[going] * promised + ROUNDING * np.abs(f)
         here.put(going[down], there.take(np.flatnonzero(down)))
@@ -273,7 +295,7 @@ def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
     """Newton's step from the modes under another group towards those under this one; it evaluates nothing."""
     z, factor = group.standardise(subjects.mode), group.factor()
     slope = np.einsum("ni,nij->nj", subjects.slope[:, group.model.varying], factor) - group.pull(z)
-    hessian = group.curvature(z) + _in_units_of(factor, subjects.curvature)
+    hessian = hessian_of_posterior(group, z, subjects.curvature, factor)
     return group.unstandardise(z + descent(hessian, -slope, LONGEST_STEP))
 
 
@@ -295,13 +317,13 @@ def find_modes(
         return _objective(group, z, value, gradient, index)
 
     z = group.standardise(start, who)
-    hessian = group.curvature(z) + _in_units_of(group.factor(who), curvature)
+    hessian = hessian_of_posterior(group, z, curvature, group.factor(who))
     return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
 
 
-def _in_units_of(factor: FloatArray, curvature: FloatArray) -> FloatArray:
-    """Curvature along the columns of each subject's factor."""
-    return factor.transpose(0, 2, 1) @ curvature @ factor
+def hessian_of_posterior(group: Group, z: FloatArray, curvature: FloatArray, factor: FloatArray) -> FloatArray:
+    """Hessian of the negative log posterior, where the group is standard: its own at z and what the trials add."""
+    return group.curvature(z) + factor.transpose(0, 2, 1) @ curvature @ factor
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
@@ -348,15 +370,24 @@ def _finite(values: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArr
 
 def _positive(hessian: FloatArray) -> FloatArray:
     """Take the curvature's absolute value: Newton's steps then lead down, and BFGS keeps it so."""
-    values, vectors = np.linalg.eigh(hessian)
-    return (vectors * np.maximum(np.abs(values), 1e-3)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    hessian, (_, bent) = hessian.copy(), inverse_roots(hessian, FLAT)
+    if len(bent):
+        values, vectors = np.linalg.eigh(hessian[bent])
+        hessian[bent] = (vectors * np.maximum(np.abs(values), FLAT)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return hessian
 
 
 def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
     """Return Newton's steps, (row, dimension), downhill also where the Hessian curves down, and no longer than that."""
-    values, vectors = np.linalg.eigh(hessian)
-    inverse = 1 / np.maximum(np.abs(values), 1e-3)  # rounding may leave BFGS's matrix with a negative value
-    step = -np.einsum("nij,nj->ni", vectors, inverse * np.einsum("nkj,nk->nj", vectors, g))
+    root, bent = inverse_roots(hessian, FLAT)
+    if len(bent):
+        values, vectors = np.linalg.eigh(hessian[bent])
+        root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
+    return shortened(-product(root, product(root.transpose(0, 2, 1), g)), longest)
+
+
+def shortened(step: FloatArray, longest: float) -> FloatArray:
+    """Make steps no longer than that."""
     length = np.sqrt((step**2).sum(1, keepdims=True))
     return np.asarray(step * np.minimum(1.0, longest / np.maximum(length, 1e-300)))
 
@@ -480,25 +511,20 @@ def _bend_of_group(group: Group, x: FloatArray, covariance: FloatArray) -> Float
     return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
 
 
-def laplace_covariance(group: Group, z: FloatArray, curvature: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Invert the posterior's Hessian, and say whose had to be repaired."""
-    root, bad = laplace_root(group, z, curvature, np.arange(len(z)))
-    return root @ root.transpose(0, 2, 1), bad
-
-
-def laplace_root(
-    group: Group, z: FloatArray, curvature: FloatArray, who: Index
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+def laplace_root(hessian: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return a root of the inverse of each posterior's Hessian, and whose had to be repaired.
 
-    In the space where the group is standard the Hessian is the group's own plus what the trials add; z is where. A
-    direction in which it is not positive has no maximum there: it is given curvature 1, that of a Normal group, as if
-    the trials said nothing about it.
+    That is where the group is standard. A direction in which the Hessian is not positive has no maximum there: it is
+    given curvature 1, that of a Normal group, as if the trials said nothing about it.
     """
-    factor = group.factor(who)
-    values, vectors = np.linalg.eigh(group.curvature(z) + _in_units_of(factor, curvature))
-    bad = values < 1e-8
-    return factor @ (vectors / np.sqrt(np.where(bad, 1.0, values))[:, None, :]), bad.any(1)
+    root, others = inverse_roots(hessian, NO_HILL)
+    bad = np.zeros(len(root), dtype=bool)
+    if len(others):
+        values, vectors = np.linalg.eigh(hessian[others])
+        flat = values < NO_HILL
+        root[others] = vectors / np.sqrt(np.where(flat, 1.0, values))[:, None, :]
+        bad[others] = flat.any(1)
+    return root, bad
 
 
 def _shift(covariance: FloatArray, bend: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_places
 from em_ppl.group import FloatArray, Group
-from em_ppl.modes import Minima, find_modes, minimise
+from em_ppl.modes import ARMIJO, SHORTER, STENCIL, Minima, descent, find_modes
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
@@ -19,6 +21,8 @@ EXTRA_STARTS = 4
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
 APART = 0.1  # group SDs between modes that count as two
 COMPARABLE = 3.0  # log posterior, by which a second mode may be lower: then it has a say
+ROUNDS_OF_SCALE = 3
+MOST_LOOKS = 30
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 
@@ -44,35 +48,64 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
     some = compiled.take(np.sort(in_order[chosen]))  # the same, whatever the order of the data
     n_subjects = some.shape[0]
 
-    def scores(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Evaluate everybody at each of some points, one after the other."""
-        x = np.tile(start + np.atleast_2d(z) * spread, (n_subjects, 1))
-        value, gradient = some.value_and_gradient(x, np.repeat(np.arange(n_subjects), len(np.atleast_2d(z))))
-        return value, gradient * spread
+    def look(z: FloatArray) -> Look:
+        """Evaluate everybody at z and around it."""
+        k = len(z)
+        sides = STENCIL * np.eye(k)
+        x = start + (z + np.concatenate([np.zeros((1, k)), sides, -sides])) * spread
+        value, slope = some.value_and_gradient(np.tile(x, (n_subjects, 1)), np.repeat(np.arange(n_subjects), len(x)))
+        value, slope = value.reshape(n_subjects, -1), slope.reshape(n_subjects, -1, k) * spread
+        bend = (slope[:, k + 1 :] - slope[:, 1 : k + 1]) / (2 * STENCIL)
+        return Look(value[:, 0], slope[:, 0], np.where(np.isfinite(bend), (bend + bend.transpose(0, 2, 1)) / 2, 0.0))
 
-    def pooled(z: FloatArray, _: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
-        value, gradient = scores(z[0])
-        return 0.5 * (pull * z**2).sum(1) - value.sum(), pull * z - gradient.sum(0)
-
-    def information(z: FloatArray) -> FloatArray:
-        """Return each subject's, (subject, parameter, parameter)."""
-        sides = 1e-3 * np.concatenate([-np.eye(len(z)), np.eye(len(z))])
-        slopes = scores(z + sides)[1].reshape(n_subjects, 2, len(z), len(z))
-        slopes = (slopes[:, 0] - slopes[:, 1]) / 2e-3
-        return np.where(np.isfinite(slopes), (slopes + slopes.transpose(0, 2, 1)) / 2, 0.0)
-
-    origin = np.zeros(len(start))
+    z = np.zeros(len(start))
+    here = look(z)
     # in what the trials of one subject resolve, whatever the unit of the parameter; the first look goes by its unit
-    for _ in range(3):
-        resolved = np.median(np.diagonal(information(origin), axis1=1, axis2=2), axis=0)
+    for _ in range(ROUNDS_OF_SCALE * from_data.any()):
+        resolved = here.resolved
         spread = np.where(from_data & (resolved > 0), spread / np.sqrt(np.where(resolved > 0, resolved, 1.0)), spread)
-    hessian = information(origin).sum(0) + np.diag(pull)
-    found = minimise(pooled, origin[None], hessian[None], tolerance=1e-3 * n_subjects, longest_step=np.inf)
-    z = found.point[0] if np.isfinite(found.value[0]) else origin
-    h, noise = np.median(np.diagonal(information(z), axis1=1, axis2=2), axis=0), scores(z)[1].var(0)
+        here = look(z)
+    z, here = pooled_mode(look, z, here, pull)
+    h, noise = here.resolved, here.slope.var(0)
     known = from_data & (h > 0) & np.isfinite(noise)
     safe = np.where(known, h, 1.0)
     return start + z * spread, np.where(known, spread * np.sqrt(np.maximum(noise / safe**2, 1 / safe)), spread)
+
+
+class Look(NamedTuple):
+    """Derivatives of several subjects' log-likelihoods at the same point."""
+
+    value: FloatArray  # (subject,)
+    slope: FloatArray  # (subject, parameter)
+    information: FloatArray  # (subject, parameter, parameter)
+
+    @property
+    def resolved(self) -> FloatArray:
+        """Information that the median subject has about each parameter, (parameter,)."""
+        return np.asarray(np.median(np.diagonal(self.information, axis1=1, axis2=2), axis=0))
+
+
+def pooled_mode(
+    look: Callable[[FloatArray], Look], z: FloatArray, here: Look, pull: FloatArray
+) -> tuple[FloatArray, Look]:
+    """Take Newton's steps, shortened until they lead down; `pull` is a Normal prior's precision."""
+
+    def objective(z: FloatArray, there: Look) -> tuple[float, FloatArray]:
+        return float(0.5 * (pull * z**2).sum() - there.value.sum()), pull * z - there.slope.sum(0)
+
+    f, g = objective(z, here)
+    share = 1.0
+    for _ in range(MOST_LOOKS):
+        if not np.isfinite(f) or np.abs(g).max() < ROUGH * len(here.value):
+            break
+        [step] = descent((here.information.sum(0) + np.diag(pull))[None], g[None], np.inf)
+        there = look(z + share * step)
+        f_there, g_there = objective(z + share * step, there)
+        if f_there <= f + ARMIJO * share * (step @ g) and np.isfinite(g_there).all():
+            z, here, f, g, share = z + share * step, there, f_there, g_there, 1.0
+        else:
+            share *= SHORTER
+    return z, here
 
 
 def search_widely(
@@ -99,22 +132,22 @@ def search_from(
     compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, *, starts: FloatArray
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """`search_widely` from given points, (start, parameter), where the group is standard."""
-    n, k = len(x), len(starts)
-    best = find_modes(compiled, group, x, curvature, tol=ROUGH)
+    n, k = len(x), 1 + len(starts)
+    who = np.repeat(np.arange(n), k)  # a subject's searches side by side, the first from x
+    z = np.concatenate([group.standardise(x)[:, None], np.tile(starts, (n, 1, 1))], axis=1)
+    begin = group.unstandardise(z.reshape(n * k, -1), who)
+    found = find_modes(compiled, group, begin, curvature[who], who=who, tol=ROUGH)
+    best, *others = (Minima._make(values[each::k] for values in found) for each in range(k))
     point, value = best.point.copy(), best.value.copy()
     rival, several = best.point.copy(), np.zeros(n, dtype=bool)
-    who = np.repeat(np.arange(n), k)  # a subject's searches side by side
-    begin = group.unstandardise(np.tile(starts, (n, 1)), who)
-    searches = find_modes(compiled, group, begin, curvature[who], who=who, tol=ROUGH)
-    for each in range(k):
-        other = Minima._make(values[each::k] for values in searches)
+    for other in others:
         differs = are_two(best, other)
         rival[differs], several = other.point[differs], several | differs
         lower = other.converged & ~(value <= other.value + ROUGH)
         point[lower], value[lower] = other.point[lower], other.value[lower]
     if (who := np.flatnonzero(several)).size:  # or two places on one flat top
         part, own = compiled.take(who), group.take(who)
-        pair = [find_modes(part, own, own.unstandardise(found[who]), curvature[who]) for found in (best.point, rival)]
+        pair = [find_modes(part, own, own.unstandardise(place[who]), curvature[who]) for place in (best.point, rival)]
         several[who] = are_two(*pair)
     return group.unstandardise(point), value < best.value, several
 

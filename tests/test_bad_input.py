@@ -92,6 +92,14 @@ def has_a_prior(level, y):
     pm.Normal("y", level, pm.HalfNormal("sigma"), observed=y)
 
 
+def draws(level, y):
+    pm.Normal("y", level, pm.HalfNormal.dist(), observed=y)
+
+
+def draws_in_a_potential(level, y):
+    pm.Potential("y", -((y - level + pm.Normal.dist()) ** 2))
+
+
 def leaves_one_out(level, slope, y):
     pm.Normal("y", level, 1.0, observed=y)
 
@@ -297,6 +305,13 @@ BAD = [
     ("no column", lambda: define(lambda level: 0), M, "takes no data column"),
     ("nothing observed", lambda: fit_function(observes_nothing), M, "has no observed variable.*observed=choice"),
     ("a prior", lambda: fit_function(has_a_prior), M, "random variable 'sigma' has no data.*observed="),
+    (
+        "a draw",
+        lambda: fit_function(draws),
+        E,
+        "(?s)Random variables detected.*from the likelihood 'draws'.* observed=",
+    ),
+    ("a draw in a potential", lambda: fit_function(draws_in_a_potential), M, "hangs on what normal.* draws"),
     (
         "an unused parameter",
         lambda: fit_function(leaves_one_out, level=em.Real(), slope=em.Real()),

@@ -6,6 +6,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import QUICK
+from pytensor.scalar.basic import autocast_float_as
 from scipy import stats
 
 import em_ppl as em
@@ -42,9 +43,9 @@ def log_likelihoods_by_pymc(model, data, x):
         natural = {name: p.to_natural(x[i, k]) for k, (name, p) in enumerate(model.parameters.items())}
         columns = {name: data[name].values[i] for name in model.columns}
         columns = {name: v[:n] if np.ndim(v) else v for name, v in columns.items()}
-        with pm.Model() as own:
+        with pm.Model() as own, autocast_float_as("float64"):  # see em_ppl.functions
             model(**{name: pt.constant(v) for name, v in natural.items()}, **columns)
-        totals.append(own.compile_logp(**QUICK)({}))
+            totals.append(own.compile_logp(**QUICK)({}))
     return np.array(totals)
 
 
@@ -127,6 +128,23 @@ def test_several_observed_variables_and_a_potential():
     total = parts["choice"].sum(1) + parts["rt"].sum(1) + parts["penalty"]
     np.testing.assert_allclose(total, compiled.log_likelihood(x))
     np.testing.assert_array_equal(parts["rt"][1, 4:], 0.0)  # padding
+
+
+def test_what_is_observed_may_lead_to_what_is_observed_next():
+    """As in any PyMC model: also where PyMC has to derive a log-probability (of 2 z + choice, z Normal)."""
+
+    def likelihood(mu, s, choice, rt, doubt):
+        chosen = pm.Bernoulli("choice", logit_p=mu, observed=choice)
+        pm.Normal("rt", mu=mu + chosen, sigma=s, observed=rt)
+        pm.CustomDist("doubt", mu, chosen, dist=lambda m, c, size: 2.0 * pm.Normal.dist(m) + c, observed=doubt)
+
+    data = people(choice=lambda g, n: g.integers(0, 2, n), rt=positive, doubt=positive)
+    value = define(likelihood).compile(data, compile_kwargs=QUICK).log_likelihood(np.tile([0.3, 0.0], (3, 1)))
+    for k, n in enumerate(data["n_trials"].values):
+        choice, rt, doubt = (data[name].values[k, :n] for name in ("choice", "rt", "doubt"))
+        expected = stats.bernoulli(1 / (1 + np.exp(-0.3))).logpmf(choice.astype(int)).sum()
+        expected += stats.norm(0.3 + choice).logpdf(rt).sum() + stats.norm(0.6 + choice, 2.0).logpdf(doubt).sum()
+        assert value[k] == pytest.approx(expected)
 
 
 def test_each_observed_variable_may_miss_its_own_trials():
@@ -237,20 +255,39 @@ def test_it_is_called_once_and_touches_no_model_around_it():
     assert not around.basic_RVs
 
 
-def test_single_precision_is_refused():
-    """Values that start at a bare 0.5 are float32, and what is set in them stays so."""
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_double_precision(dtype):
+    """A loop that starts at a bare 0.5 is one of float64, not of PyTensor's own choice; float32 is refused."""
 
     @em.subject_model(alpha=em.Unit())
-    def single(alpha, choice, reward):
+    def learner(alpha, choice, reward):
         q = pytensor.scan(
             lambda c, r, q, alpha: pt.set_subtensor(q[c], q[c] + alpha * (r - q[c])),
             sequences=[choice, reward],
-            outputs_info=[pt.full(2, 0.5)],
+            outputs_info=[pt.full(2, 0.5, dtype=dtype)],
             non_sequences=[alpha],
             return_updates=False,
         )
         pm.Categorical("choice", logit_p=q, observed=choice)
 
     data = em.from_subjects({"ann": {"reward": [1.0, 0.0], "choice": [0, 1]}})
-    with pytest.raises(em.ModelError, match=r"a loop computes in single precision.*dtype=\"float64\""):
-        single.compile(data)
+    if dtype:
+        with pytest.raises(em.ModelError, match=r"a loop computes in single precision.*dtype=\"float64\""):
+            learner.compile(data)
+    else:
+        value = learner.compile(data, compile_kwargs=QUICK).log_likelihood([[np.log(1 / 9)]])  # alpha = .1
+        expected = -np.log1p(np.exp(-0.05)) - np.log1p(np.exp(0.55 - 0.45))
+        assert value[0] == pytest.approx(expected, rel=1e-13)
+
+
+def test_numbers_that_python_wrote_are_exact():
+    """A truncated Normal; PyTensor of its own accord takes the root of 2 for a float32, and is off by 1e-9 a trial."""
+
+    @em.subject_model(mu=em.Real(spread=1.0), s=em.Positive())
+    def truncated(mu, s, y):
+        pm.Truncated("y", pm.Normal.dist(mu, s), lower=0.5, observed=y)
+
+    y = np.array([0.5, 1.2, 3.0])
+    value = truncated.compile(em.from_subjects([{"y": y}]), compile_kwargs=QUICK).log_likelihood([[0.3, np.log(0.7)]])
+    expected = stats.truncnorm(0.2 / 0.7, np.inf, 0.3, 0.7).logpdf(y).sum()
+    assert value[0] == pytest.approx(expected, rel=1e-13)
