@@ -28,7 +28,7 @@ from em_ppl.files import replacing
 from em_ppl.functions import lines_of_this_package
 from em_ppl.group import FloatArray, Group, GroupModel
 from em_ppl.m_step import log_prior
-from em_ppl.modes import LaplaceApproximation
+from em_ppl.modes import LaplaceApproximation, Start
 from em_ppl.start import WIDE_SEARCHES
 
 __all__ = ["Checkpoint", "State", "Step"]
@@ -58,8 +58,8 @@ class State:
     ----------
     group : Group
         That is to be tried next.
-    mode, curvature : ndarray
-        Where the search for subjects' modes begins; see `e_step`.
+    start : Start
+        Where the search for subjects' modes begins.
     scheme : Scheme
         How expectations will be taken.
     last : Step or None
@@ -83,8 +83,7 @@ class State:
     """
 
     group: Group
-    mode: FloatArray
-    curvature: FloatArray
+    start: Start
     scheme: Scheme
     last: Step | None = None
     log_evidence: tuple[float, ...] = ()
@@ -299,8 +298,6 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
         "hard": state.scheme.hard,
         "last_hard": last.scheme.hard,
         "chosen": state.scheme.chosen,
-        "mode": state.mode,
-        "curvature": state.curvature,
         "log_evidence": state.log_evidence,
         "change": state.change,
         "points": np.array(points) if points else np.empty((0, 2, len(state.group.units))),
@@ -312,6 +309,7 @@ def _pack(state: State) -> dict[str, NDArray[Any]]:
     }
     for name, group in {"group": state.group, "plain": state.plain, "last": last.group}.items():
         own |= {} if group is None else {f"{name}.{part}": getattr(group, part) for part in GROUP}
+    own |= {f"start.{f.name}": getattr(state.start, f.name) for f in fields(Start)}
     own |= {f"laplace.{f.name}": getattr(last.subjects.laplace, f.name) for f in fields(LaplaceApproximation)}
     own |= {f"subjects.{f.name}": getattr(last.subjects, f.name) for f in fields(Posteriors) if f.name != "laplace"}
     return {name: np.asarray(value) for name, value in own.items() if value is not None}
@@ -331,8 +329,7 @@ def _unpack(arrays: Arrays, scheme: Scheme, make_model: MakeModel) -> State:
     rest: dict[str, Any] = {f.name: arrays.get(f"subjects.{f.name}") for f in fields(Posteriors) if f.name != "laplace"}
     return State(
         group=group("group"),
-        mode=arrays["mode"],
-        curvature=arrays["curvature"],
+        start=Start(arrays["start.mode"], arrays["start.curvature"], arrays.get("start.slope")),
         scheme=replace(scheme, hard=arrays["hard"], chosen=bool(arrays["chosen"])),
         last=Step(group("last"), Posteriors(laplace, **rest), replace(scheme, hard=arrays["last_hard"])),
         log_evidence=tuple(arrays["log_evidence"].tolist()),

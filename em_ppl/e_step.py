@@ -18,7 +18,7 @@ from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
 from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
 from em_ppl.group import FloatArray, Group, Index
-from em_ppl.modes import STENCIL, LaplaceApproximation, approximate
+from em_ppl.modes import STENCIL, LaplaceApproximation, Start, approximate
 
 THIN = 1e-8  # share of Laplace's covariance that is added to integrated second moments
 
@@ -120,8 +120,7 @@ class Posteriors:
 def e_step(
     compiled: Likelihoods,
     group: Group,
-    start: FloatArray,
-    curvature: FloatArray,
+    start: Start,
     scheme: Scheme,
     *,
     brisk: bool = False,
@@ -134,21 +133,19 @@ def e_step(
         The likelihoods.
     group : Group
         The prior of each subject.
-    start, curvature : ndarray
-        Where the mode search begins, and about the curvature there; see `approximate`.
+    start : Start
+        Where the search for modes begins.
     scheme : Scheme
         How expectations are taken.
     brisk : bool
         Whether EM is still on its way, and derivatives a little beside the modes will do; see `approximate`.
     """
-    return compiled.map(partial(find_posteriors, brisk=brisk), group, start, curvature, scheme)
+    return compiled.map(partial(find_posteriors, brisk=brisk), group, start, scheme)
 
 
-def find_posteriors(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, scheme: Scheme, *, brisk: bool
-) -> Posteriors:
+def find_posteriors(compiled: CompiledModel, group: Group, start: Start, scheme: Scheme, *, brisk: bool) -> Posteriors:
     """`e_step` of a portion of the subjects."""
-    laplace = approximate(compiled, group, start, curvature, brisk=brisk)
+    laplace = approximate(compiled, group, start, brisk=brisk)
     if scheme.estimator == "exact":
         assert scheme.rule is not None
         return integrate(compiled, group, laplace, scheme.rule)

@@ -34,7 +34,7 @@ from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_i
 from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Structure
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
-from em_ppl.modes import find_modes, look_around, predict_modes, step_to_modes
+from em_ppl.modes import Start, find_modes, look_around, step_to_modes
 from em_ppl.newton import newton_step, step_by
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
@@ -257,11 +257,11 @@ def fit(
 def starting_state(compiled: Likelihoods, scheme: Scheme, make_model: MakeModel) -> State:
     """Begin where a wide group around what suits everyone best expects the subjects."""
     group = starting_group(compiled, make_model)
-    mode, curvature = starting_modes(compiled, group, np.random.default_rng(scheme.random_seed))
+    start = starting_modes(compiled, group, np.random.default_rng(scheme.random_seed))
     if scheme.estimator == "exact":
         group = replace(group, model=replace(group.model, distribution=Normal()))
         scheme = replace(scheme, estimator="corrected")
-    return State(group, mode, curvature, scheme)
+    return State(group, start, scheme)
 
 
 def starting_group(compiled: Likelihoods, make_model: MakeModel) -> Group:
@@ -282,7 +282,7 @@ def climb(
             return state
         near = state.found
         group = replace(near.group, model=replace(near.group.model, distribution=distribution))
-        state = State(group, near.subjects.laplace.mode, near.subjects.laplace.curvature, scheme.laid(group))
+        state = State(group, near.subjects.laplace.start, scheme.laid(group))
     return iterate(compiled, state, tol=tol, **settings)
 
 
@@ -327,7 +327,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     iteration, group, scheme = len(state.change) + 1, state.group, state.scheme
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
     closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
-    subjects = e_step(compiled, group, state.mode, state.curvature, scheme, brisk=not closely)
+    subjects = e_step(compiled, group, state.start, scheme, brisk=not closely)
     update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
     if state.plain is not None and lost(group, subjects, update, state):
         group, subjects = retreat(compiled, state.plain, state)
@@ -342,8 +342,7 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
         information = None
     stays = State(
         group,
-        subjects.laplace.mode,
-        subjects.laplace.curvature,
+        subjects.laplace.start,
         scheme,
         Step(group, subjects, scheme),
         log_evidence=(*state.log_evidence, float(subjects.log_evidence.sum())),
@@ -375,18 +374,16 @@ def go_further(compiled: Likelihoods, state: State, update: Group, accelerate: A
     """Begin the next step further on than EM's own would: by acceleration, or where that is slow by Newton's method."""
     group, subjects, scheme = state.group, state.found.subjects, state.scheme
     if state.information is not None and (near := step_by(state.information, group, subjects, update)) is not None:
-        return replace(state, group=near, mode=predict_modes(near, subjects.laplace), plain=update)
+        return replace(state, group=near, plain=update)
     # the information costs up to two E-steps for each of the group's numbers: it is for when as many have been taken
     if len(state.change) > 2 * len(group.units) and scheme.smooth:
         newton = newton_step(compiled, group, subjects, scheme, update)
         if newton is not None:
-            there, laplace, information = newton.group, newton.subjects.laplace, newton.information
-            return replace(state, group=there, mode=laplace.mode, curvature=laplace.curvature, information=information)
+            start = newton.subjects.laplace.start
+            return replace(state, group=newton.group, start=start, information=newton.information)
     extrapolated = accelerate(group.to_vector() / group.units, update.to_vector() / group.units)
     group = group.from_vector(extrapolated * group.units)
-    return replace(
-        state, group=group, mode=predict_modes(group, subjects.laplace), plain=update, points=accelerate.points
-    )
+    return replace(state, group=group, plain=update, points=accelerate.points)
 
 
 def stand_still(compiled: Likelihoods, state: State) -> State:
@@ -400,11 +397,12 @@ def move_to_better_modes(compiled: Likelihoods, state: State) -> tuple[State, bo
     if not state.wide_searches:
         return state, False
     generator = np.random.default_rng((state.scheme.random_seed, state.wide_searches))
-    mode, better, several = search_widely(compiled, state.group, state.mode, state.curvature, generator)
+    mode, better, several = search_widely(compiled, state.group, state.start, generator)
     state = replace(state, several_modes=several)
     if not better.any():
         return state, False
-    return replace(state, mode=mode, wide_searches=state.wide_searches - 1), True
+    start = Start(mode, state.start.curvature)
+    return replace(state, start=start, wide_searches=state.wide_searches - 1), True
 
 
 def lost(group: Group, subjects: Posteriors, update: Group, state: State) -> bool:
@@ -421,11 +419,11 @@ def lost(group: Group, subjects: Posteriors, update: Group, state: State) -> boo
 def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, Posteriors]:
     """Step from where EM stood less boldly: without acceleration and, if that still loses, no further than EM does."""
     done = state.found
-    group, laplace = plain, done.subjects.laplace
-    subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
+    group, start = plain, done.subjects.laplace.start
+    subjects = e_step(compiled, group, start, done.scheme, brisk=True)
     if lost(group, subjects, m_step(compiled, group, subjects), state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
-        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, done.scheme, brisk=True)
+        subjects = e_step(compiled, group, start, done.scheme, brisk=True)
     return group, subjects
 
 
@@ -474,9 +472,7 @@ def distance(group: Group, other: Group) -> float:
     return float(max(part.max(initial=0.0) for part in (of_means, of_sds, of_correlations, of_shared)))
 
 
-def starting_modes(
-    compiled: Likelihoods, group: Group, generator: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def starting_modes(compiled: Likelihoods, group: Group, generator: np.random.Generator) -> Start:
     """Search from the group mean; for whom that finds nothing, from further points of the wide starting group.
 
     EM looks for better modes of everyone when it is done.
@@ -485,7 +481,7 @@ def starting_modes(
     return compiled.map(partial(_first_modes, starts=starts), group)
 
 
-def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> Start:
     """`starting_modes` of a portion of the subjects."""
     mean, everyone = group.location, np.arange(compiled.shape[0])
     as_wide_as_group = np.tile(np.eye(mean.shape[1]), (len(mean), 1, 1))
@@ -496,7 +492,7 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     here.z[left], here.found[left] = found.point, found.converged
     mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)
     if lost.size:
-        own = compiled.take(lost), group.take(lost), mode[lost], curvature[lost]
+        own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])
         mode[lost], *_ = search_from(*own, starts=starts)
         x = group.complete(mode)
         if not np.isfinite(compiled.value_and_gradient(x[lost], lost)[0]).all():
@@ -504,7 +500,7 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
                 f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
                 "log-likelihood: check its data, and the bounds of the likelihood."
             )
-    return mode, curvature
+    return Start(mode, curvature)
 
 
 def make_scheme(

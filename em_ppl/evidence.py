@@ -27,7 +27,7 @@ from em_ppl.e_step import weigh
 from em_ppl.estimators import ImportanceSampling, Rule
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score
-from em_ppl.modes import LaplaceApproximation, approximate
+from em_ppl.modes import LaplaceApproximation, Start, approximate
 from em_ppl.uncertainty import distance_to_exact
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceAp
 def _settle(compiled: CompiledModel, group: Group, mode: FloatArray) -> LaplaceApproximation:
     """`settle` of a portion of the subjects."""
     n, p = mode.shape
-    first = approximate(compiled, group, mode, np.zeros((n, p, p)))
-    return approximate(compiled, group, first.mode, first.curvature)
+    first = approximate(compiled, group, Start(mode, np.zeros((n, p, p))))
+    return approximate(compiled, group, first.start)
 
 
 class Integrated(NamedTuple):

@@ -51,7 +51,7 @@ from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.frequencies import dirichlet_divergence, expected_log_frequency
 from em_ppl.group import FloatArray, Group
-from em_ppl.modes import LaplaceApproximation, predict_modes
+from em_ppl.modes import LaplaceApproximation, Start
 from em_ppl.normal_gamma import NormalGamma
 from em_ppl.progress import Progress
 from em_ppl.start import WIDE_SEARCHES, search_widely
@@ -92,8 +92,7 @@ class Component:
 
     def e_step(self, q: NormalGamma, near: LaplaceApproximation) -> Posteriors:
         """Find every subject's posterior, from those under a group nearby."""
-        group = self.group(q)
-        return e_step(self.compiled, group, predict_modes(group, near), near.curvature, self.scheme)
+        return e_step(self.compiled, self.group(q), near.start, self.scheme)
 
 
 Groups = list[NormalGamma]
@@ -309,7 +308,8 @@ def _search_widely(
     news, posteriors = False, []
     for c, q, p in zip(problem.components, groups, subjects.posteriors, strict=True):
         group, laplace = c.group(q), p.laplace
-        mode, better, _ = search_widely(c.compiled, group, laplace.mode, laplace.curvature, generator)
-        posteriors.append(e_step(c.compiled, group, mode, laplace.curvature, c.scheme) if better.any() else p)
+        mode, better, _ = search_widely(c.compiled, group, laplace.start, generator)
+        start = Start(mode, laplace.curvature)
+        posteriors.append(e_step(c.compiled, group, start, c.scheme) if better.any() else p)
         news = news or bool(better.any())
     return weigh_models(problem, groups, posteriors) if news else None

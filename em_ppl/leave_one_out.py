@@ -16,7 +16,6 @@ from em_ppl.em import iterate
 from em_ppl.evidence import integrate_evidence, settle
 from em_ppl.group import FloatArray, Group, GroupModel, Index
 from em_ppl.m_step import scores
-from em_ppl.modes import predict_modes
 from em_ppl.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def leave_one_subject_out(fit: Fit, *, progressbar: bool) -> xr.Dataset:
     _check(group.model, labels)
     scheme = fit.scheme
     mode = fit.subjects["mode"].values
-    everyone = e_step(compiled, group, mode, settle(compiled, group, mode).curvature, scheme)
+    everyone = e_step(compiled, group, settle(compiled, group, mode).start, scheme)
     moved = _newton_steps(fit, scores(group, everyone))
     seed, n = fit.settings["random_seed"], len(labels)
     density, error, converged = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=bool)
@@ -58,11 +57,9 @@ def leave_one_subject_out(fit: Fit, *, progressbar: bool) -> xr.Dataset:
 def _without(compiled: CompiledModel, start: Group, everyone: Posteriors, scheme: Scheme, i: int) -> State:
     """Fit the group to all subjects but one."""
     others: Index = np.delete(np.arange(compiled.shape[0]), i)
-    mode = predict_modes(start, everyone.laplace)[others]
-    group = start.take(others)
     return iterate(
         compiled.take(others),
-        State(group, mode, everyone.laplace.curvature[others], scheme.take(others), wide_searches=0),
+        State(start.take(others), everyone.laplace.start.take(others), scheme.take(others), wide_searches=0),
         tol=LOOSE,
         max_iter=MAX_ITER,
         progress=Progress(show=False),

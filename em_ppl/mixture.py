@@ -399,10 +399,10 @@ def _start(
             make_group_model, design, model.parameters, structure="diagonal", distribution=Normal(), prior=None
         )
         group = starting_group(compiled, make_model)
-        mode, curvature = starting_modes(compiled, group, np.random.default_rng(random_seed))
+        start = starting_modes(compiled, group, np.random.default_rng(random_seed))
         scheme = scheme.laid(group) if scheme.estimator == "exact" else scheme
         components.append(Component(name, compiled, group, prior.of_group(model, group), scheme))
-        posteriors.append(e_step(compiled, group, mode, curvature, replace(scheme, estimator="laplace")))
+        posteriors.append(e_step(compiled, group, start, replace(scheme, estimator="laplace")))
     return Problem(components, prior.alpha), posteriors
 
 

@@ -38,6 +38,32 @@ LARGEST_SHIFT = 1.0  # in posterior SDs
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where the search for subjects' modes begins; Gaussian space.
+
+    Attributes
+    ----------
+    mode : ndarray
+        (subject, parameter), the varying parameters.
+    curvature : ndarray
+        (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do; with three
+        parameters and more not for all of the shift, see `bend_over`, but while EM converges it becomes that.
+    slope : ndarray or None
+        (subject, declared parameter), gradient of the log-likelihood there, where that is known, as of modes under
+        another group: the search then begins a step of Newton's from there.
+    """
+
+    mode: FloatArray
+    curvature: FloatArray
+    slope: FloatArray | None = None
+
+    def take(self, subjects: Index | slice) -> Start:
+        """Return the same for some of the subjects."""
+        slope = None if self.slope is None else self.slope[subjects]
+        return Start(self.mode[subjects], self.curvature[subjects], slope)
+
+
+@dataclass(frozen=True)
 class LaplaceApproximation:
     """Normal approximations of all subjects' posteriors around their modes, under one group; Gaussian space.
 
@@ -87,6 +113,11 @@ class LaplaceApproximation:
         return LaplaceApproximation(**{name: values[subjects] for name, values in vars(self).items()})
 
     @property
+    def start(self) -> Start:
+        """Where the search under a group close by begins."""
+        return Start(self.mode, self.curvature, self.slope)
+
+    @property
     def log_evidence(self) -> FloatArray:
         """Laplace's approximation of each subject's log marginal likelihood, (subject,)."""
         log_determinant = np.linalg.slogdet(2 * np.pi * self.covariance)[1]
@@ -103,10 +134,8 @@ class Minima(NamedTuple):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
-def approximate(
-    compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, *, brisk: bool = False
-) -> LaplaceApproximation:
-    """Find every subject's mode from `start`, and the Laplace approximation there.
+def approximate(compiled: CompiledModel, group: Group, start: Start, *, brisk: bool = False) -> LaplaceApproximation:
+    """Find every subject's mode, and the Laplace approximation there.
 
     Parameters
     ----------
@@ -114,16 +143,13 @@ def approximate(
         The likelihoods.
     group : Group
         The prior of each subject.
-    start : ndarray
-        (subject, parameter), where the searches begin.
-    curvature : ndarray
-        (subject, parameter, parameter), Hessian of the negative log-likelihood near there. A guess will do; with three
-        parameters and more not for all of the shift, see `bend_over`, but while EM converges it becomes that.
+    start : Start
+        Where the searches begin.
     brisk : bool
         Whether the last of Newton's steps need not be looked at: the second and third derivatives are then those from
         some thousandths of a posterior SD away.
     """
-    here = _at_modes(compiled, group, start, curvature, NEARLY if brisk else 0.0)
+    here = _at_modes(compiled, group, start, NEARLY if brisk else 0.0)
     varying, factor = group.model.varying, group.factor()
     covariance, mode = product_with_itself(factor @ here.root), group.unstandardise(here.z)
     try:
@@ -157,6 +183,7 @@ class Place(NamedTuple):
     second: FloatArray  # negative, (subject, declared parameter, parameter)
     third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `along`
     along: FloatArray  # about such a root as the next one; where the group is standard, too
+    hessian: FloatArray  # of the negative log posterior, (subject, parameter, parameter)
     root: FloatArray  # of the Laplace covariance, (subject, parameter, parameter)
     repaired: NDArray[np.bool_]  # whether the posterior is no hill there, and the root was repaired
     found: NDArray[np.bool_]  # whether it is a mode
@@ -176,16 +203,6 @@ class Place(NamedTuple):
             slope=self.slope - less,
             found=np.ones(len(step), dtype=bool),
         )
-
-    def descent(self, group: Group, g: FloatArray, who: Index) -> FloatArray:
-        """Return Newton's steps, g the gradients; see `descent`."""
-        step = -product(self.root, product(self.root.transpose(0, 2, 1), g))
-        if self.repaired.any():
-            [bad] = np.nonzero(self.repaired)
-            there, factor = self.take(bad), group.factor(who[bad])
-            hessian = hessian_of_posterior(group, there.z, there.second[:, group.model.varying], factor)
-            step[bad] = descent(hessian, g[bad], LONGEST_STEP)
-        return shortened(step, LONGEST_STEP)
 
     def put(self, who: Index, other: Place) -> None:
         """Let some be elsewhere."""
@@ -207,23 +224,35 @@ def look_around(compiled: CompiledModel, group: Group, z: FloatArray, along: Flo
         slope[impossible] = 0.0  # of the posterior; its own is against the group's
         inverse = group.inverse_cholesky[group.model.level[who]][impossible]
         slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
-    root, repaired = laplace_root(hessian_of_posterior(group, z, second[:, varying], factor))
-    return Place(z, value, slope, second, third, along, root, repaired, np.zeros(len(z), dtype=bool))
+    hessian = hessian_of_posterior(group, z, second[:, varying], factor)
+    root, repaired = laplace_root(hessian)
+    return Place(z, value, slope, second, third, along, hessian, root, repaired, np.zeros(len(z), dtype=bool))
 
 
-def _at_modes(compiled: CompiledModel, group: Group, start: FloatArray, curvature: FloatArray, nearly: float) -> Place:
+def _at_modes(compiled: CompiledModel, group: Group, start: Start, nearly: float) -> Place:
     """Find modes: by Newton's method, where looking around costs about what one evaluation does; else by search."""
-    everyone = np.arange(len(start))
+    everyone = np.arange(len(start.mode))
+    z, along = _begin(group, start)
     if not compiled.many_at_once:
-        return _at_found(compiled, group, find_modes(compiled, group, start, curvature), curvature, everyone)
-    z = group.standardise(start)
-    along, _ = laplace_root(hessian_of_posterior(group, z, curvature, group.factor()))
+        found = find_modes(compiled, group, group.unstandardise(z), start.curvature)
+        return _at_found(compiled, group, found, start.curvature, everyone)
     here = look_around(compiled, group, z, along, everyone)
     left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE, nearly)
     if len(left):
-        found = find_modes(compiled, group, start[left], curvature[left], who=left)
-        here.put(left, _at_found(compiled, group, found, curvature[left], left))
+        found = find_modes(compiled, group, group.unstandardise(z[left], left), start.curvature[left], who=left)
+        here.put(left, _at_found(compiled, group, found, start.curvature[left], left))
     return here
+
+
+def _begin(group: Group, start: Start) -> tuple[FloatArray, FloatArray]:
+    """Say where the search begins, and about which root the covariance has there, where the group is standard."""
+    z, factor = group.standardise(start.mode), group.factor()
+    hessian = hessian_of_posterior(group, z, start.curvature, factor)
+    root, repaired = laplace_root(hessian)
+    if start.slope is None:
+        return z, root
+    g = group.pull(z) - product(factor.transpose(0, 2, 1), start.slope[:, group.model.varying])
+    return z + newton_steps(hessian, root, repaired, g), root
 
 
 def _at_found(compiled: CompiledModel, group: Group, found: Minima, curvature: FloatArray, who: Index) -> Place:
@@ -242,7 +271,7 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
     for looks in range(1, MOST_LOOKS + 1):
         now = here.take(going)
         f, g = _objective(group, now.z, now.log_likelihood, now.slope, going)
-        step = now.descent(group, g, going)
+        step = newton_steps(now.hessian, now.root, now.repaired, g)
         promised = (step * g).sum(1)
         possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
         # a curvature of 0 may be one that could not be taken
@@ -288,15 +317,6 @@ def _shrunk(compiled: CompiledModel, group: Group, x: FloatArray, covariance: Fl
         f"to have no bound there, as where an SD goes to 0 since the mean can be every response. Bound {name!r}, "
         "let all subjects share it (shared=True), or leave the subject out."
     )
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def predict_modes(group: Group, subjects: LaplaceApproximation) -> FloatArray:
-    """Newton's step from the modes under another group towards those under this one; it evaluates nothing."""
-    z, factor = group.standardise(subjects.mode), group.factor()
-    slope = np.einsum("ni,nij->nj", subjects.slope[:, group.model.varying], factor) - group.pull(z)
-    hessian = hessian_of_posterior(group, z, subjects.curvature, factor)
-    return group.unstandardise(z + descent(hessian, -slope, LONGEST_STEP))
 
 
 def find_modes(
@@ -384,6 +404,14 @@ def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
         values, vectors = np.linalg.eigh(hessian[bent])
         root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
     return shortened(-product(root, product(root.transpose(0, 2, 1), g)), longest)
+
+
+def newton_steps(hessian: FloatArray, root: FloatArray, repaired: NDArray[np.bool_], g: FloatArray) -> FloatArray:
+    """Do what `descent` does, by roots of the inverse Hessians, of which some have been repaired."""
+    step = -product(root, product(root.transpose(0, 2, 1), g))
+    if repaired.any():
+        step[repaired] = descent(hessian[repaired], g[repaired], LONGEST_STEP)
+    return shortened(step, LONGEST_STEP)
 
 
 def shortened(step: FloatArray, longest: float) -> FloatArray:

@@ -14,7 +14,7 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import group_log_posterior, group_score
-from em_ppl.modes import descent, predict_modes
+from em_ppl.modes import descent
 from em_ppl.uncertainty import information
 
 __all__ = ["newton_step", "step_by"]
@@ -70,8 +70,7 @@ def newton_step(
 
     for share in SHARES:
         other = group.from_vector(group.to_vector() + share * moved)
-        start = predict_modes(other, subjects.laplace)
-        found = e_step(compiled, other, start, subjects.laplace.curvature, scheme, brisk=True)
+        found = e_step(compiled, other, subjects.laplace.start, scheme, brisk=True)
         lost = before - group_log_posterior(other, found)
         if lost <= MAY_LOSE:
             return Further(other, found, total)

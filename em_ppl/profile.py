@@ -19,7 +19,7 @@ from em_ppl.e_step import Posteriors, e_step
 from em_ppl.evidence import settle
 from em_ppl.group import FloatArray, Index
 from em_ppl.m_step import scores
-from em_ppl.modes import approximate, predict_modes
+from em_ppl.modes import approximate
 
 if TYPE_CHECKING:
     from em_ppl.result import Fit
@@ -65,7 +65,7 @@ class Profile:
         self.newton = own - np.outer(cross, cross) / covariance[number, number]
         self.drift = cross / covariance[number, number]  # of the rest, per step of the number
         laplace = settle(self.compiled, self.group, fit.subjects["mode"].values)
-        self.subjects = e_step(self.compiled, self.group, laplace.mode, laplace.curvature, self.scheme)
+        self.subjects = e_step(self.compiled, self.group, laplace.start, self.scheme)
         self.highest = float(self.subjects.log_evidence.sum())
 
     def end(self, side: int, reach: float) -> float:
@@ -123,5 +123,5 @@ class Profile:
     def _posteriors(self, vector: FloatArray, near: Posteriors) -> Posteriors:
         """E-step, begun twice: third derivatives want the covariance under this group."""
         group = self.group.from_vector(vector)
-        first = approximate(self.compiled, group, predict_modes(group, near.laplace), near.laplace.curvature)
-        return e_step(self.compiled, group, first.mode, first.curvature, self.scheme)
+        first = approximate(self.compiled, group, near.laplace.start)
+        return e_step(self.compiled, group, first.start, self.scheme)

@@ -13,7 +13,7 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_places
 from em_ppl.group import FloatArray, Group
-from em_ppl.modes import ARMIJO, SHORTER, STENCIL, Minima, descent, find_modes
+from em_ppl.modes import ARMIJO, SHORTER, STENCIL, Minima, Start, descent, find_modes
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
@@ -109,7 +109,7 @@ def pooled_mode(
 
 
 def search_widely(
-    compiled: Likelihoods, group: Group, x: FloatArray, curvature: FloatArray, generator: np.random.Generator
+    compiled: Likelihoods, group: Group, near: Start, generator: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """Search each subject's mode from further points of the group, the same for all, and keep the best.
 
@@ -120,21 +120,21 @@ def search_widely(
     x : ndarray
         (subject, parameter), about the most probable mode found.
     better : ndarray of bool
-        Whose is more probable than the one that the search from `x` finds.
+        Whose is more probable than the one that the search from `near` finds.
     several : ndarray of bool
         Who has another mode that is about as probable.
     """
-    starts = generator.standard_normal((EXTRA_STARTS, x.shape[1]))
-    return compiled.map(partial(search_from, starts=starts), group, x, curvature)
+    starts = generator.standard_normal((EXTRA_STARTS, near.mode.shape[1]))
+    return compiled.map(partial(search_from, starts=starts), group, near)
 
 
 def search_from(
-    compiled: CompiledModel, group: Group, x: FloatArray, curvature: FloatArray, *, starts: FloatArray
+    compiled: CompiledModel, group: Group, near: Start, *, starts: FloatArray
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """`search_widely` from given points, (start, parameter), where the group is standard."""
-    n, k = len(x), 1 + len(starts)
-    who = np.repeat(np.arange(n), k)  # a subject's searches side by side, the first from x
-    z = np.concatenate([group.standardise(x)[:, None], np.tile(starts, (n, 1, 1))], axis=1)
+    n, k, curvature = len(near.mode), 1 + len(starts), near.curvature
+    who = np.repeat(np.arange(n), k)  # a subject's searches side by side, the first from where they are
+    z = np.concatenate([group.standardise(near.mode)[:, None], np.tile(starts, (n, 1, 1))], axis=1)
     begin = group.unstandardise(z.reshape(n * k, -1), who)
     found = find_modes(compiled, group, begin, curvature[who], who=who, tol=ROUGH)
     best, *others = (Minima._make(values[each::k] for values in found) for each in range(k))

@@ -23,7 +23,7 @@ from em_ppl.e_step import Posteriors, Scheme, evaluate, expand, points_with, wei
 from em_ppl.estimators import ImportanceSampling, Rule
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
-from em_ppl.modes import LaplaceApproximation, approximate, predict_modes
+from em_ppl.modes import LaplaceApproximation, approximate
 
 STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
 LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
@@ -118,13 +118,13 @@ def information(
 def settled_score(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
     """Score under a group close by, its E-step done again, (subject, number)."""
     if len(compiled.model.parameters) > FEW_SUMS:  # so that third derivatives are taken with the covariance there
-        near = approximate(compiled, group, predict_modes(group, near), near.curvature)
+        near = approximate(compiled, group, near.start)
     return score_nearby(compiled, group, near, scheme)
 
 
 def score_nearby(compiled: CompiledModel, group: Group, near: LaplaceApproximation, scheme: Scheme) -> FloatArray:
     """Score under a group, (subject, number), of whose posteriors these are good approximations."""
-    there = approximate(compiled, group, predict_modes(group, near), near.curvature)  # a Newton step nearer to modes
+    there = approximate(compiled, group, near.start)  # a Newton step nearer to modes
     return scores(group, expand(compiled, group, there, scheme))
 
 

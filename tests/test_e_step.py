@@ -8,6 +8,7 @@ from scipy import stats
 import em_ppl as em
 from em_ppl.compat import pareto_smooth
 from em_ppl.e_step import Scheme, e_step, points_with
+from em_ppl.modes import Start
 
 MEAN, SD = 0.3, 1.2
 
@@ -16,8 +17,8 @@ def two_e_steps(compiled, group, scheme):
     """The second one has the curvature at the modes, which the shift needs."""
     n, p = group.location.shape
     plain = Scheme("corrected", em.Quadrature(), 0)
-    first = e_step(compiled, group, group.location, np.ones((n, p, p)), plain).laplace
-    return e_step(compiled, group, first.mode, first.curvature, scheme)
+    first = e_step(compiled, group, Start(group.location, np.ones((n, p, p))), plain).laplace
+    return e_step(compiled, group, first.start, scheme)
 
 
 @pytest.fixture(scope="module")

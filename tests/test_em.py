@@ -22,7 +22,7 @@ from em_ppl.distributions import Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.em import PATIENCE, choose_hard, distance, iterate, starting_state, step
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-from em_ppl.modes import approximate
+from em_ppl.modes import Start, approximate
 from em_ppl.progress import Progress
 from em_ppl.start import starting_point
 
@@ -154,7 +154,7 @@ def laplace_evidence(fit, mean, sd):
     compiled = fit.model.compile(fit.data)
     group = normal_group(compiled.shape[0], mean, np.diag(np.asarray(sd, dtype=float) ** 2))
     curvature = np.tile(group.precision[0], (compiled.shape[0], 1, 1))
-    posteriors = e_step(compiled, group, group.location, curvature, Scheme("laplace", em.Quadrature(), 0))
+    posteriors = e_step(compiled, group, Start(group.location, curvature), Scheme("laplace", em.Quadrature(), 0))
     assert posteriors.laplace.converged.all()
     return posteriors.log_evidence.sum()
 
@@ -579,7 +579,7 @@ def test_laplace_covariance_is_the_inverse_autodiff_hessian(learners):
     data = learners.isel(subject=slice(8), trial=slice(25)).drop_vars("n_trials")
     group = normal_group(8, [0.2, 1.0], np.diag([1.0, 0.25]))
     curvature = np.tile(np.eye(2), (8, 1, 1))
-    found = approximate(rescorla_wagner.compile(data), group, group.location, curvature)
+    found = approximate(rescorla_wagner.compile(data), group, Start(group.location, curvature))
 
     x = pt.dmatrix("x")
     alpha, beta = pt.sigmoid(x[:, 0]), pt.exp(x[:, 1])
@@ -693,7 +693,11 @@ def test_a_step_of_em_looks_at_each_subject_about_once(monkeypatch):
         return plain(self, x, index)
 
     monkeypatch.setattr(CompiledModel, "value_and_gradient", counting)
-    monkeypatch.setattr("em_ppl.em.search_widely", lambda c, g, mode, *_: (mode, *np.zeros((2, len(mode)), dtype=bool)))
+
+    def no_search(_, group, near, *__):
+        return near.mode, *np.zeros((2, len(near.mode)), dtype=bool)
+
+    monkeypatch.setattr("em_ppl.em.search_widely", no_search)
     done = go_on(compiled, state)
     assert done.status == "converged"
     assert sum(looks) < 1.5 * len(done.change)
@@ -702,9 +706,10 @@ def test_a_step_of_em_looks_at_each_subject_about_once(monkeypatch):
 def test_em_that_does_not_end_looks_for_better_modes_on_its_way(monkeypatch, learners):
     compiled, searched = rescorla_wagner.compile(learners), []
 
-    def search(_, group, mode, *__):
+    def search(_, group, near, *__):
         searched.append(group)
-        return mode, np.arange(len(mode)) == 0, np.zeros(len(mode), dtype=bool)
+        n = len(near.mode)
+        return near.mode, np.arange(n) == 0, np.zeros(n, dtype=bool)
 
     monkeypatch.setattr("em_ppl.em.search_widely", search)
     monkeypatch.setattr("em_ppl.em.distance", lambda *_: 1.0)

@@ -17,7 +17,7 @@ from em_ppl.em import iterate
 from em_ppl.group import HyperPrior
 from em_ppl.hbi import update_subjects
 from em_ppl.mixture import MixturePrior, _begin, _start
-from em_ppl.modes import approximate
+from em_ppl.modes import Start, approximate
 from em_ppl.progress import Progress
 
 # What the updates of cbm in Python (github.com/payampiray/cbm_python, cbm/hbi_updates.py, commit e72193f) come to on
@@ -73,9 +73,9 @@ def test_one_model_is_em_with_the_hyperprior(mixed_people, some_people, estimato
 
     compiled = mixed_people.sticky.compile(some_people)
     group = normal_group(20, np.zeros(2), np.eye(2), prior=HyperPrior(log_density))
-    start = approximate(compiled, group, np.zeros((20, 2)), np.tile(np.eye(2), (20, 1, 1)))
+    start = approximate(compiled, group, Start(np.zeros((20, 2)), np.tile(np.eye(2), (20, 1, 1))))
     scheme = Scheme(estimator, em.Quadrature(3), 0)
-    state = State(group, start.mode, start.curvature, scheme)
+    state = State(group, start.start, scheme)
     done = iterate(compiled, state, tol=1e-8, max_iter=500, progress=Progress(show=False)).found
     found = em.fit_mixture([mixed_people.sticky], some_people, estimator=estimator, **TIGHT)
     q = found.groups["sticky"]

@@ -9,6 +9,7 @@ from scipy import optimize
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
 from em_ppl.modes import (
+    Start,
     approximate,
     bend_over,
     differentiate,
@@ -121,8 +122,8 @@ def test_third_derivatives_are_summed_over_another_covariance_than_that_of_the_p
 
 def settled(compiled, group):
     """The second approximation has the curvature at the modes, which the shift needs."""
-    first = approximate(compiled, group, np.full((20, 1), 1.0), np.full((20, 1, 1), 18.0))
-    return approximate(compiled, group, first.mode, first.curvature)
+    first = approximate(compiled, group, Start(np.full((20, 1), 1.0), np.full((20, 1, 1), 18.0)))
+    return approximate(compiled, group, first.start)
 
 
 def test_laplace_approximation_of_a_poisson_likelihood(poisson):
@@ -190,8 +191,8 @@ def test_newton_s_steps_and_the_search_find_the_same(monkeypatch):
     assert compiled.many_at_once
     evaluated = []
     for _ in range(2):
-        one = approximate(compiled, group, start, curvature)
-        evaluated.append(approximate(compiled, group, one.mode, one.curvature))
+        one = approximate(compiled, group, Start(start, curvature))
+        evaluated.append(approximate(compiled, group, one.start))
         monkeypatch.setattr(type(compiled), "many_at_once", False)
     newton, search = evaluated
     assert newton.converged.all()
@@ -211,7 +212,7 @@ def test_a_last_short_step_need_not_be_looked_at(poisson):
     group = normal_group(20, [1.0], [[0.25]])
     exact = settled(compiled, group)
     start = exact.mode + 2e-3 * np.sqrt(exact.covariance[:, 0])
-    brisk, strict = (approximate(compiled, group, start, exact.curvature, brisk=how) for how in (True, False))
+    brisk, strict = (approximate(compiled, group, Start(start, exact.curvature), brisk=how) for how in (True, False))
     assert brisk.converged.all()
     np.testing.assert_allclose(brisk.curvature[:, 0], 6 * np.exp(start), rtol=1e-6)  # where it was looked
     np.testing.assert_allclose(strict.curvature[:, 0], 6 * np.exp(strict.mode), rtol=1e-6)

@@ -10,7 +10,7 @@ import em_ppl as em
 from em_ppl.e_step import Scheme, e_step
 from em_ppl.em import CONTRACTS
 from em_ppl.m_step import m_step
-from em_ppl.modes import predict_modes
+from em_ppl.modes import Start
 from em_ppl.newton import MAY_LOSE, newton_step, step_by
 
 
@@ -24,7 +24,7 @@ def start(compiled, mean, sd):
     n = compiled.shape[0]
     group = normal_group(n, [mean], [[sd**2]])
     scheme = Scheme("exact", em.Quadrature(31), 0).laid(group)
-    return group, e_step(compiled, group, np.full((n, 1), mean), np.ones((n, 1, 1)), scheme), scheme
+    return group, e_step(compiled, group, Start(np.full((n, 1), mean), np.ones((n, 1, 1))), scheme), scheme
 
 
 def go(compiled, group, subjects, scheme):
@@ -80,7 +80,7 @@ def test_the_information_serves_for_the_steps_that_follow(compiled, few_trials):
         away.append(np.abs((group.to_vector() - expected) / np.sqrt(covariance.diagonal())).max())
         group = step_by(information, group, subjects, m_step(compiled, group, subjects))
         laplace = subjects.laplace
-        subjects = e_step(compiled, group, predict_modes(group, laplace), laplace.curvature, scheme)
+        subjects = e_step(compiled, group, laplace.start, scheme)
     assert away[2] < CONTRACTS * away[1] < CONTRACTS**2 * away[0]
 
 

@@ -41,7 +41,7 @@ import em_ppl as em
 from em_ppl.compiled import CompiledModel
 from em_ppl.cores import at_most, cores_in_use
 from em_ppl.models.rescorla_wagner import rescorla_wagner
-from em_ppl.modes import approximate
+from em_ppl.modes import Start, approximate
 from em_ppl.uncertainty import Uncertainty
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,8 +102,8 @@ def alike() -> Iterator[None]:
     def no_errors(compiled: Any, group: Any, *_: Any) -> Uncertainty:
         return Uncertainty.unknown(compiled, group)
 
-    def no_search(compiled: Any, group: Any, mode: Any, *_: Any) -> tuple[Any, Any, Any]:
-        return mode, *np.zeros((2, len(mode)), dtype=bool)
+    def no_search(compiled: Any, group: Any, near: Start, *_: Any) -> tuple[Any, Any, Any]:
+        return near.mode, *np.zeros((2, len(near.mode)), dtype=bool)
 
     with mock.patch("em_ppl.em.uncertainty", no_errors), mock.patch("em_ppl.em.search_widely", no_search):
         yield
@@ -164,9 +164,9 @@ def growth(n_parameters: int, n_trials: int, n_subjects: int) -> dict[str, Any]:
     model, data = regression(n_parameters), answers(n_parameters, n_trials, n_subjects)
     settings = {"progressbar": False, "cores": 1}
     fit = em.fit(model, data, **settings)
-    mode, curvature = fit.subjects["mode"].values, np.zeros((n_subjects, n_parameters, n_parameters))
+    start = Start(fit.subjects["mode"].values, np.zeros((n_subjects, n_parameters, n_parameters)))
     with at_most(1):
-        e_step = fastest(partial(approximate, fit.compiled, fit.group.plain, mode, curvature))
+        e_step = fastest(partial(approximate, fit.compiled, fit.group.plain, start))
     started = time.process_time()
     em.fit(model, data, **settings)
     return {
