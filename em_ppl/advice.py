@@ -163,6 +163,8 @@ def _directions(share: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _about_shared(fit: Fit) -> Iterator[str]:
     names = fit.group.shared_names
+    if not names:
+        return
     for name, x, se in zip(names, fit.group.shared.values, fit.group.shared_se.values, strict=True):
         if _is_far(fit.parameters[name], x):
             yield (

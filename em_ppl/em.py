@@ -488,8 +488,9 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     here = look_around(compiled, group, np.zeros_like(mean), as_wide_as_group, everyone)
     curvature = here.second[:, group.model.varying]
     left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
-    found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
-    here.z[left], here.found[left] = found.point, found.converged
+    if len(left):
+        found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
+        here.z[left], here.found[left] = found.point, found.converged
     mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)
     if lost.size:
         own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])

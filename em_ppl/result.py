@@ -110,12 +110,12 @@ class Fit:
             several_modes = np.zeros(compiled.shape[0], dtype=bool)
         iteration = {"iteration": np.arange(1, len(change) + 1)}
         history = {"log_evidence": ("iteration", list(log_evidence)), "change": ("iteration", list(change))}
-        free = free_labels(group, design, parameters)
+        free = pd.Index(free_labels(group, design, parameters))
         coords = {"free": free, "free_2": free}
         return cls(
             group=GroupEstimate(group, design, parameters, xr.DataArray(known.covariance, coords, tuple(coords))),
-            subjects=label_subjects(compiled, group, subjects, scheme).assign(
-                several_modes=("subject", several_modes), elsewhere=("subject", known.elsewhere)
+            subjects=label_subjects(
+                compiled, group, subjects, scheme, several_modes=several_modes, elsewhere=known.elsewhere
             ),
             history=xr.Dataset(history, coords=iteration),
             parameters=parameters,
@@ -633,8 +633,10 @@ class Fit:
         )
 
 
-def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, scheme: Scheme) -> xr.Dataset:
-    """Label what the E-step found about every subject: see `Fit.subjects`."""
+def label_subjects(
+    compiled: Likelihoods, group: Group, found: Posteriors, scheme: Scheme, **further: NDArray[Any]
+) -> xr.Dataset:
+    """Label what the E-step, and what came after it, found about every subject: see `Fit.subjects`."""
     parameters = [p for p in compiled.model.parameters.items() if not p[1].shared]
     names, row, square = (
         [name for name, _ in parameters],
@@ -663,6 +665,7 @@ def label_subjects(compiled: Likelihoods, group: Group, found: Posteriors, schem
         "repaired": ("subject", laplace.repaired),
         "skewed": ("subject", laplace.shortened),
         "integrated": ("subject", integrated),
+        **{name: ("subject", values) for name, values in further.items()},
     }
     if group.model.distribution.heavy_tails:
         variables["weight"] = (row, moments(group, found).weight)

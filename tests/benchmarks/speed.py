@@ -8,7 +8,8 @@ that of EM with the same estimator and tolerance written by hand in numba (limit
 the EM by hand does not do, standard errors and the search for second modes. "evaluations": of log-likelihood and
 gradient, a subject.
 
-cores: the same fits, time on one core over time on all.
+cores: the same fits, time on one core over time on all; and that of the log-likelihood written by hand, whose threads
+never wait for one another: what the machine gives.
 
 growth: logistic regression with P parameters; how the time of one E-step with all differences (`approximate`), and that
 of a fit, grow with P, with trials T and with subjects N: exponents, from one end of the range to the other.
@@ -21,7 +22,8 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from inspect import Parameter, Signature
@@ -47,18 +49,18 @@ from em_ppl.uncertainty import Uncertainty
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import simulated_learners
 
-N_TRIALS, REPEATS, TOL = 200, 5, 1e-5
+N_TRIALS, REPEATS, TOL = 200, 15, 1e-5
 
 
-def fastest(function: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """Seconds (of CPU, as a rule) of the fastest of several calls, after one that warms up."""
-    function()
-    seconds = []
-    for _ in range(REPEATS):
-        started = clock()
-        function()
-        seconds.append(clock() - started)
-    return min(seconds)
+def median_in_turn(functions: Sequence[Callable[[], Any]], clock: Callable[[], float]) -> list[float]:
+    """Seconds of a typical call of each, one after the other: other users of the machine come and go."""
+    seconds = np.full((REPEATS, len(functions)), np.nan)
+    for row in seconds:
+        for k, function in enumerate(functions):
+            started = clock()
+            function()
+            row[k] = clock() - started
+    return [float(value) for value in np.median(seconds, axis=0)]
 
 
 def compare(n_subjects: int) -> list[dict[str, Any]]:
@@ -71,11 +73,14 @@ def compare(n_subjects: int) -> list[dict[str, Any]]:
         mean, _, iterations = limit.fit(choice, reward, estimator == "corrected", TOL, 1000)
         ours = em.fit(rescorla_wagner, data, **settings)
         apart = np.abs((ours.group.mean.values - mean) / ours.group.mean_se.values).max()
-        by_hand = fastest(partial(limit.fit, choice, reward, estimator == "corrected", TOL, 1000))
-        own = fastest(partial(em.fit, rescorla_wagner, data, **settings))
+        works = [
+            partial(limit.fit, choice, reward, estimator == "corrected", TOL, 1000),
+            partial(em.fit, rescorla_wagner, data, **settings),
+            partial(fit_alike, data, settings),
+        ]
+        by_hand, own, bare = median_in_turn(works, time.process_time)
         count = evaluations(data, settings)
         with alike():
-            bare = fastest(partial(em.fit, rescorla_wagner, data, **settings))
             bare_count = evaluations(data, settings)
         rows.append(
             {
@@ -109,6 +114,12 @@ def alike() -> Iterator[None]:
         yield
 
 
+def fit_alike(data: xr.Dataset, settings: dict[str, Any]) -> em.Fit:
+    """Fit without these."""
+    with alike():
+        return em.fit(rescorla_wagner, data, **settings)
+
+
 def evaluations(data: xr.Dataset, settings: dict[str, Any]) -> float:
     """How often a fit evaluates a subject's log-likelihood and gradient."""
     plain, counted = CompiledModel.value_and_gradient, []
@@ -123,16 +134,26 @@ def evaluations(data: xr.Dataset, settings: dict[str, Any]) -> float:
 
 
 def spread_out(n_subjects: int) -> dict[str, Any]:
-    """Fit on one core and on all, in turn."""
+    """Fit on one core and on all, in turn; with what the machine gives code that has no overhead at all."""
     data = simulated_learners(n_subjects, n_trials=N_TRIALS, random_seed=n_subjects)
     fits = [partial(em.fit, rescorla_wagner, data, progressbar=False, cores=cores) for cores in (1, None)]
-    one, all_cores = (fastest(fit, time.perf_counter) for fit in fits)
+    choice, reward = data["choice"].values.astype(np.int64), data["reward"].values.astype(float)
+    limit.everyone(choice, reward, 1)
+
+    def evaluate(n_threads: int) -> None:
+        portions = np.array_split(np.arange(n_subjects), n_threads)
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(lambda who: limit.everyone(choice[who], reward[who], 50), portions))
+
+    works = [*fits, partial(evaluate, 1), partial(evaluate, cores_in_use())]
+    one, all_cores, by_hand, by_hand_all = median_in_turn(works, time.perf_counter)
     return {
         "subjects": n_subjects,
         "cores": cores_in_use(),
         "one, s": one,
         "all, s": all_cores,
         "ratio": one / all_cores,
+        "of by hand": by_hand / by_hand_all,
     }
 
 
@@ -166,7 +187,7 @@ def growth(n_parameters: int, n_trials: int, n_subjects: int) -> dict[str, Any]:
     fit = em.fit(model, data, **settings)
     start = Start(fit.subjects["mode"].values, np.zeros((n_subjects, n_parameters, n_parameters)))
     with at_most(1):
-        e_step = fastest(partial(approximate, fit.compiled, fit.group.plain, start))
+        [e_step] = median_in_turn([partial(approximate, fit.compiled, fit.group.plain, start)], time.process_time)
     started = time.process_time()
     em.fit(model, data, **settings)
     return {
