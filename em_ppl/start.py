@@ -22,7 +22,7 @@ WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and 
 APART = 0.1  # group SDs between modes that count as two
 COMPARABLE = 3.0  # log posterior, by which a second mode may be lower: then it has a say
 ROUNDS_OF_SCALE = 3
-MOST_LOOKS = 30
+MOST_LOOKS = 30  # at all pooled; where it stands then will do
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
 
 
