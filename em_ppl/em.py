@@ -328,13 +328,12 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
     closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
     subjects = e_step(compiled, group, state.start, scheme, brisk=not closely)
-    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
-    if state.plain is not None and lost(group, subjects, update, state):
+    if state.plain is not None and lost(compiled, group, subjects, state):
         group, subjects = retreat(compiled, state.plain, state)
         accelerate, information = Anderson(), None
         if group is not state.plain:
             careful_until = iteration + CAREFUL
-        update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
     refuse_runaway(compiled, group, subjects, update)
 
     change = distance(group, update)
@@ -405,14 +404,14 @@ def move_to_better_modes(compiled: Likelihoods, state: State) -> tuple[State, bo
     return replace(state, start=start, wide_searches=state.wide_searches - 1), True
 
 
-def lost(group: Group, subjects: Posteriors, update: Group, state: State) -> bool:
+def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
     """Whether a step went down what EM climbs; the classic estimator climbs nothing: whether it moves on much further.
 
     NaN is lost.
     """
     done = state.found
     if done.scheme.estimator == "laplace":
-        return not distance(group, update) <= GROWTH * state.change[-1]
+        return not distance(group, m_step(compiled, group, subjects, lengthened=False)) <= GROWTH * state.change[-1]
     return not group_log_posterior(group, subjects) >= group_log_posterior(done.group, done.subjects) - WORSE
 
 
@@ -421,7 +420,7 @@ def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, P
     done = state.found
     group, start = plain, done.subjects.laplace.start
     subjects = e_step(compiled, group, start, done.scheme, brisk=True)
-    if lost(group, subjects, m_step(compiled, group, subjects), state):
+    if lost(compiled, group, subjects, state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
         subjects = e_step(compiled, group, start, done.scheme, brisk=True)
     return group, subjects
@@ -491,7 +490,9 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     if len(left):
         found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
         here.z[left], here.found[left] = found.point, found.converged
-    mode, lost = group.unstandardise(here.z), np.flatnonzero(~here.found)
+    mode = group.unstandardise(here.z)
+    possible = np.isfinite(compiled.log_likelihood(group.complete(mode)))  # the last steps were not looked at
+    lost = np.flatnonzero(~(here.found & possible))
     if lost.size:
         own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])
         mode[lost], *_ = search_from(*own, starts=starts)
