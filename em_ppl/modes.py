@@ -252,7 +252,8 @@ def _begin(group: Group, start: Start) -> tuple[FloatArray, FloatArray]:
     if start.slope is None:
         return z, root
     g = group.pull(z) - product(factor.transpose(0, 2, 1), start.slope[:, group.model.varying])
-    return z + newton_steps(hessian, root, repaired, g), root
+    step = newton_steps(hessian, root, repaired, g)
+    return z + np.where(np.isfinite(step), step, 0.0), root  # where a slope overflows it begins where it was
 
 
 def _at_found(compiled: CompiledModel, group: Group, found: Minima, curvature: FloatArray, who: Index) -> Place:
