@@ -87,8 +87,7 @@ class Functions:
     def compiled(self, what: What | tuple[str, str]) -> Any:
         """Return what computes it: a `Kernel`, or a function over all subjects (of one, if not batched)."""
         if what not in self._made:
-            with _precisely():
-                self._made[what] = self._kernel(what) or self._function(what)
+            self._made[what] = self._kernel(what) or self._function(what)
         return self._made[what]
 
     def has(self, what: What) -> bool:
@@ -277,7 +276,8 @@ def _precisely() -> AbstractContextManager[None]:
 
 def _logp(term: Term, value: TensorVariable) -> TensorVariable:
     """Log-probability of another response than the one that was given, after the same history; one subject."""
-    return stabilised([pm.logp(term.random, value)])[0]
+    with _precisely():
+        return stabilised([pm.logp(term.random, value)])[0]
 
 
 def _parameters(term: Term) -> list[TensorVariable]:

@@ -17,7 +17,7 @@ from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.model import ModelError
-from em_ppl.small_matrices import inverse_roots, product, product_with_itself
+from em_ppl.small_matrices import inverse_roots, product, product_with_itself, solve
 
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
@@ -404,12 +404,12 @@ def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
     if len(bent):
         values, vectors = np.linalg.eigh(hessian[bent])
         root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
-    return shortened(-product(root, product(root.transpose(0, 2, 1), g)), longest)
+    return shortened(-solve(root, g), longest)
 
 
 def newton_steps(hessian: FloatArray, root: FloatArray, repaired: NDArray[np.bool_], g: FloatArray) -> FloatArray:
     """Do what `descent` does, by roots of the inverse Hessians, of which some have been repaired."""
-    step = -product(root, product(root.transpose(0, 2, 1), g))
+    step = -solve(root, g)
     if repaired.any():
         step[repaired] = descent(hessian[repaired], g[repaired], LONGEST_STEP)
     return shortened(step, LONGEST_STEP)

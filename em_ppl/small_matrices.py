@@ -9,7 +9,7 @@ import numpy as np
 
 from em_ppl.group import FloatArray, Index
 
-__all__ = ["inverse_roots", "product", "product_with_itself"]
+__all__ = ["inverse_roots", "product", "product_with_itself", "solve"]
 
 
 def inverse_roots(matrices: FloatArray, least: float) -> tuple[FloatArray, Index]:
@@ -48,6 +48,11 @@ def inverse_roots(matrices: FloatArray, least: float) -> tuple[FloatArray, Index
 def product(matrices: FloatArray, vectors: FloatArray) -> FloatArray:
     """Multiply each matrix by its vector, (row, dimension)."""
     return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
+
+
+def solve(roots: FloatArray, vectors: FloatArray) -> FloatArray:
+    """Multiply R R', of which R are roots of the inverse of something, by a vector each."""
+    return product(roots, product(roots.transpose(0, 2, 1), vectors))
 
 
 def product_with_itself(roots: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from em_ppl.small_matrices import inverse_roots, product, product_with_itself
+from em_ppl.small_matrices import inverse_roots, product, product_with_itself, solve
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
@@ -31,3 +31,10 @@ def test_product():
     matrices, vectors = generator.normal(size=(5, 3, 3)), generator.normal(size=(5, 3))
     expected = [matrix @ vector for matrix, vector in zip(matrices, vectors, strict=True)]
     np.testing.assert_allclose(product(matrices, vectors), expected)
+
+
+def test_solve():
+    generator = np.random.default_rng(0)
+    matrices, vectors = product_with_itself(generator.normal(size=(5, 3, 3))) + np.eye(3), generator.normal(size=(5, 3))
+    expected = [np.linalg.solve(matrix, vector) for matrix, vector in zip(matrices, vectors, strict=True)]
+    np.testing.assert_allclose(solve(inverse_roots(matrices, 1e-8)[0], vectors), expected)

@@ -38,7 +38,7 @@ def test_steps_are_shortened_until_they_lead_down():
 
 def test_where_nothing_is_possible_it_stays():
     def look(z):
-        return Look(np.full(3, -np.inf), np.zeros((3, 1)), np.zeros((3, 1, 1)))
+        return Look(np.full(3, -np.inf), np.ones((3, 1)), np.ones((3, 1, 1)))
 
     start = np.zeros(1)
     assert pooled_mode(look, start, look(start), np.ones(1))[0] is start
