@@ -20,6 +20,7 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.traversal import ancestors
+from pytensor.scalar.basic import autocast_float_as
 from scipy import special
 
 import em_ppl as em
@@ -268,10 +269,11 @@ class Likelihood:
         columns = {name: SYMBOLS[name]() for name in self.body.columns}
         columns |= {n: (pt.lvector if r.discrete else pt.dvector)() for n, r in self.responses.items()}
         inputs = [*natural.values(), *(columns[name] for name in self.columns)]
-        with pm.Model() as model:
+        with autocast_float_as("float64"), pm.Model() as model:  # PyTensor takes Python's 2.0 for a float32
             self.likelihood(**natural, **columns)
+            terms = model.logp(vars=model.observed_RVs, sum=False)
         settings = {"mode": PYTHON, "on_unused_input": "ignore"}
-        logp = pytensor.function(inputs, model.logp(vars=model.observed_RVs, sum=False), **settings)
+        logp = pytensor.function(inputs, terms, **settings)
         draw = pytensor.function(inputs, model.observed_RVs, **settings)
         generators = [v for v in ancestors(model.observed_RVs) if isinstance(v, SharedVariable)]
         return logp, draw, generators
