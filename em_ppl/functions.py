@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 from numpy.typing import NDArray
+from pymc.logprob.utils import CheckParameterValue
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar.basic import autocast_float_as
@@ -119,10 +120,10 @@ class Functions:
             return None
         kinds = list(zip(self.trace.columns.values(), self.columns.values(), strict=True))
         kinds += [(m, Column("bool", True, t.by_trial, ())) for m, t in zip(self.masks, self.trace.terms, strict=True)]
-        terms = [_masked(term.logp, mask) for term, mask in zip(self.trace.terms, self.masks, strict=True)]
+        terms, valid = zip(self.trace.terms, self.masks, strict=True), None
         match what:
             case "pointwise":
-                outputs = terms
+                outputs = [_masked(term.logp, mask) for term, mask in terms]
             case "deterministics":
                 outputs = [one.value for one in self.trace.deterministics]
             case ("option", name):
@@ -131,10 +132,14 @@ class Functions:
             case ("distribution", name):
                 outputs = _parameters(self._term(name))
             case _:
-                outputs = [sum((_sum_trials(term, 0) for term in terms), start=pt.zeros(()))]
+                parts = [(*_within_bounds(term.logp, mask), mask) for term, mask in terms]
+                outputs = [sum((_sum_trials(_masked(logp, mask), 0) for logp, _, mask in parts), start=pt.zeros(()))]
+                valid = reduce(pt.and_, (within for _, within, _ in parts))
         try:
             flags, gradient = self._by_trial(what), what == "value_and_gradient"
-            return compile_kernel(write_source(self.trace.x, kinds, outputs, flags, with_gradient=gradient))
+            return compile_kernel(
+                write_source(self.trace.x, kinds, outputs, flags, with_gradient=gradient, valid=valid)
+            )
         except NotWritable:
             return None
         except Exception as error:  # rather a slow fit than none
@@ -291,6 +296,19 @@ def _parameters(term: Term) -> list[TensorVariable]:
 
 def _masked(logp: TensorVariable, mask: TensorVariable) -> TensorVariable:
     return pt.switch(mask.dimshuffle(*range(mask.ndim), *["x"] * (logp.ndim - mask.ndim)), logp, 0.0)
+
+
+def _within_bounds(logp: TensorVariable, mask: TensorVariable) -> tuple[TensorVariable, TensorVariable]:
+    """Part a term from PyMC's check of its parameters, one for all trials, which holds where no trial counts.
+
+    Such a check may ask whether the probabilities of all choices sum to 1: a trial that is to wait for that is looked
+    at twice.
+    """
+    node = logp.owner
+    if node is None or not isinstance(node.op, CheckParameterValue) or not node.op.can_be_replaced_by_ninf:
+        return logp, pt.constant(True)
+    logp, *bounds = node.inputs
+    return logp, reduce(pt.and_, map(pt.as_tensor, bounds)) | ~mask.any()
 
 
 def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:

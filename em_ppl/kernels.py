@@ -130,6 +130,7 @@ def write_source(
     by_trial: Sequence[bool],
     *,
     with_gradient: bool = False,
+    valid: TensorVariable | None = None,
 ) -> Source:
     """Write loops over subjects from the graph of one, or find on disk what was written of the same graph.
 
@@ -145,18 +146,22 @@ def write_source(
         Whether each has a number per trial.
     with_gradient : bool
         Whether to add the gradient of the first output by x.
+    valid : TensorVariable, optional
+        Whether x is within its bounds: where it is not, the first output is -inf, and its gradient 0.
 
     Raises
     ------
     NotWritable
         If the graph has an Op that cannot be written as loops.
     """
-    arguments = x, columns, outputs, by_trial, with_gradient
+    checked = valid is not None
+    arguments = x, columns, [*outputs, valid] if checked else outputs, by_trial, with_gradient, checked
     try:
-        graph = signature([*x, *(symbol for symbol, _ in columns)], outputs)
+        graph = signature([*x, *(symbol for symbol, _ in columns)], arguments[2])
     except Unsayable:
         return _written(*arguments)
-    name = digest(graph, [kind for _, kind in columns], list(by_trial), with_gradient, _writers(), _versions())
+    kinds = [kind for _, kind in columns]
+    name = digest(graph, kinds, list(by_trial), with_gradient, checked, _writers(), _versions())
     # functions of PyTensor's live in this process only
     return kept(f"source_{name}", lambda: _written(*arguments), worth=lambda source: not source.functions)
 
@@ -179,13 +184,17 @@ def _written(
     outputs: Sequence[TensorVariable],
     by_trial: Sequence[bool],
     with_gradient: bool,
+    checked: bool,
 ) -> Source:
-    """See `write_source`."""
+    """See `write_source`; if `checked`, the last output says what is valid."""
     graph = _simplified([*x, *(symbol for symbol, _ in columns)], outputs, len(x) * with_gradient)
     code, flags = Code(), [*by_trial, *[False] * with_gradient]
     inputs = [_parameter(code, k) for k in range(len(x))]
     inputs += [_column(code, f"c{k}", kind) for k, (_, kind) in enumerate(columns)]
     arrays = write_graph(_in_order(graph), graph.outputs, dict(zip(graph.inputs, inputs, strict=True)), code)
+    if checked:
+        valid = arrays.pop(len(outputs) - 1)
+        arrays = [_where(valid, a, other, code) for a, other in zip(arrays, ("-np.inf", "0.0"), strict=False)]
     found = []
     for k, (array, trials) in enumerate(zip(arrays, flags, strict=True)):
         rest = array.shape[trials:]
@@ -260,6 +269,15 @@ def _over_lanes(memory: list[str], lines: list[str]) -> list[str]:
 def _write_output(code: Code, k: int, array: Array, indices: list[Place]) -> None:
     for index in indices:
         code.line(f"out{k}[{', '.join(map(str, ('r', *index)))}] = {array.element(index)}")
+
+
+def _where(valid: Array, array: Array, otherwise: str, code: Code) -> Array:
+    """Take an array if that is valid."""
+
+    def element(index: Place) -> str:
+        return code.assign(f"choose({valid.scalar()}, {array.element(index)}, {otherwise})")
+
+    return array if valid.scalar() == "True" else Array(array.dtype, array.shape, element)
 
 
 def _parameter(code: Code, k: int) -> Array:

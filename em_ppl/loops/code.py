@@ -17,15 +17,32 @@ from numpy.typing import NDArray
 
 from em_ppl.loops.lengths import fold, is_number
 
-__all__ = ["Array", "Code", "Index", "Length", "NotWritable", "is_unrolled", "length_of", "tuple_of", "unrolled_dims"]
+__all__ = [
+    "Array",
+    "Code",
+    "Index",
+    "Length",
+    "NotWritable",
+    "among_few",
+    "is_unrolled",
+    "length_of",
+    "meant",
+    "tuple_of",
+    "unrolled_dims",
+]
 
 Length: TypeAlias = "int | str"  # a number, or an expression for one
 Index: TypeAlias = tuple[Length, ...]
 
 UNROLLED = 32  # numbers that an array of known shape may have to become so many names
+FEW = 4  # numbers, of which one is chosen rather than read
 _BUFFER = re.compile(r"\bb\d+\b")
 _SUM = re.compile(r"\bs\d+\b")
 _NAME = re.compile(r"\b[bsv]\d+\b")
+_COMPUTED = re.compile(r"v\d+")
+_TARGET = re.compile(r"^([bsv]\d+)(?:\[.*?\])? \+?= ", re.MULTILINE)
+# what takes many steps, one after the other; f_... is a function of PyTensor's
+_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh|pow)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*")
 _STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
 # memory of a size that has but n in it, and tables of constants
 _SAME_FOR_ALL = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=|v\d+ = np\.array\(\[")
@@ -85,6 +102,7 @@ class OpenLoop:
     end: Length
     block: Block
     known: dict[str, str]
+    after: list[str] = field(default_factory=list)  # lines that need the loop, and wait for its end
 
     def __post_init__(self) -> None:
         text = self.block.text()
@@ -94,17 +112,40 @@ class OpenLoop:
         ahead = re.compile(rf"{self.counter}|\({self.counter} \+ \d+\)")
         places = re.findall(r"^(b\d+)\[([^,\]]*).*\] \+?= ", text, re.MULTILINE)
         self.elsewhere = {buffer for buffer, first in places if not ahead.fullmatch(first)}
+        self.late: set[str] = set()  # what hangs on a function's value
+        for line in text.split("\n"):
+            self._follow(line)
+
+    def _follow(self, line: str) -> None:
+        """Note whether what a line computes is late."""
+        if (target := _TARGET.match(line)) and (_SERIES.search(line) or set(_NAME.findall(line)) & self.late):
+            self.late.add(target[1])
+
+    def must_precede(self, text: str) -> bool:
+        """Whether lines need the end of this loop, or of what waits for it, or spoil what these need."""
+        needs = set(_NAME.findall(text)) & self.written or set(_STORE.findall(text)) & self.used
+        return bool(needs) or self._waits(text)
+
+    def _waits(self, text: str) -> bool:
+        """Whether lines need what waits, or spoil what that needs."""
+        targets = {line.split(" ")[0].split("[")[0] for line in self.after}
+        needed = set(_BUFFER.findall("\n".join(self.after)))
+        return bool(set(_NAME.findall(text)) & targets or set(_STORE.findall(text)) & needed)
 
     def refuse(self, line: str) -> None:
         """Raise if the line needs what this loop has not done yet at the trial where it stands, or spoils it."""
-        named = set(_BUFFER.findall(line))
+        named, sums, places = set(_BUFFER.findall(line)), set(_SUM.findall(line)), line
         touched = named & self.written
         if (stored := _STORE.match(line)) and stored[1] in self.used:
             touched.add(stored[1])
-            line = f"{line}\n{self.block.text()}"
-        firsts = [f for buffer in touched for f in re.findall(rf"\b{buffer}\b(?:\[([^,\]]*))?", line)]
-        if named & self.elsewhere or set(_SUM.findall(line)) & self.written or any(f != self.counter for f in firsts):
+            places = f"{line}\n{self.block.text()}"
+        firsts = [f for buffer in touched for f in re.findall(rf"\b{buffer}\b(?:\[([^,\]]*))?", places)]
+        missing = named & self.elsewhere or sums & self.written or self._waits(line)
+        # a processor works on as many trials at a time as it can look ahead: not on a function of a function of each
+        long = _SERIES.search(line) and set(_NAME.findall(line)) & self.late
+        if missing or long or any(f != self.counter for f in firsts):
             raise _Separate
+        self._follow(line)
 
 
 @dataclass
@@ -118,15 +159,16 @@ class Frame:
     def close(self) -> None:
         """Let the open loop take up no other."""
         if self.open is not None:
-            self.items.append(self.open.block)
+            self.items += [self.open.block, *self.open.after]
             self.open = None
 
     def append(self, item: str | Block) -> None:
-        """Add lines, before the open loop if they do not need it."""
-        if self.open is not None:
-            text = item if isinstance(item, str) else item.text()
-            if set(_NAME.findall(text)) & self.open.written or set(_STORE.findall(text)) & self.open.used:
-                self.close()
+        """Add lines: before the open loop if they do not need it, else one that computes something behind it."""
+        if self.open is not None and self.open.must_precede(item if isinstance(item, str) else item.text()):
+            if isinstance(item, str):
+                self.open.after.append(item)
+                return
+            self.close()
         self.items.append(item)
 
 
@@ -165,13 +207,16 @@ class Code:
 
     def assign(self, expression: str) -> str:
         """Name the value of an expression; the same name for the same expression."""
-        for frame in self._frames:
-            if expression in frame.known:
-                return frame.known[expression]
-        name = self.name()
-        self.line(f"{name} = {expression}")
-        self._frames[-1].known[expression] = name
+        name = self.known(expression)
+        if name is None:
+            name = self.name()
+            self.line(f"{name} = {expression}")
+            self._frames[-1].known[expression] = name
         return name
+
+    def known(self, expression: str) -> str | None:
+        """Return the name of the value of an expression, or a literal, if it has been computed."""
+        return next((frame.known[expression] for frame in self._frames if expression in frame.known), None)
 
     def calculate(self, op: str, *numbers: Length) -> Length:
         """Write arithmetic of whole numbers: Add, Sub, Minimum, Maximum."""
@@ -227,7 +272,7 @@ class Code:
             del self._frames[depth:]
         inner.close()
         block = Block(loop.block.header, [*loop.block.items, *inner.items])
-        self._frames[-1].open = OpenLoop(loop.counter, loop.end, block, inner.known)
+        self._frames[-1].open = OpenLoop(loop.counter, loop.end, block, inner.known, loop.after)
         return True
 
     def loops(self, shape: Index, body: Callable[[list[Index]], None]) -> None:
@@ -257,6 +302,10 @@ class Code:
         """Return what is in memory, all of it or behind leading indices, as an array."""
 
         def element(index: Index) -> str:
+            options = meant(index, among_few(index, shape), shape)
+            known = [self.known(_place(name, (*lead, *at))) for at, _ in options]
+            if len(known) > 1 and None not in known:
+                return self.assign(_choice([condition for _, condition in options], list(map(str, known))))
             value = self.assign(_place(name, (*lead, *index)))
             if name in self.ranges:
                 self.ranges[value] = self.ranges[name]
@@ -266,20 +315,20 @@ class Code:
 
     def store(self, array: Array, index: Index, value: str, *, add: bool = False) -> None:
         """Write a number into memory, or add it to what is there."""
-        place = _place(str(array.buffer), index)
-        self.ranges.pop(str(array.buffer), None)
+        buffer = str(array.buffer)
+        place = _place(buffer, index)
+        self.ranges.pop(buffer, None)
         self.line(f"{place} {'+' if add else ''}= {value}")
-        if add:
-            self.forget(str(array.buffer))
-        else:
+        self.forget(buffer, index)
+        if not add:
             self._frames[-1].known[place] = value
 
-    def forget(self, buffer: str) -> None:
-        """Read again what is in memory that has been written to."""
+    def forget(self, buffer: str, index: Index = ()) -> None:
+        """Read again what is in memory that has been written to: all of it, or what may be at an index."""
         for frame in self._frames:
             for known in (frame.known, frame.open.known if frame.open else {}):
-                for expression in [e for e in known if e.startswith(f"{buffer}[")]:
-                    del known[expression]
+                for place in [e for e in known if e.startswith(f"{buffer}[") and not _is_elsewhere(e, index)]:
+                    del known[place]
 
     def named(self, names: NDArray[np.object_], dtype: str) -> Array:
         """Return numbers that have names or literals as an array."""
@@ -289,10 +338,7 @@ class Code:
             if at is None:
                 return str(names[tuple(map(int, index))])
             options = [element((*index[:at], j, *index[at + 1 :])) for j in range(names.shape[at])]
-            text = options[-1]
-            for j, option in reversed(list(enumerate(options[:-1]))):
-                text = f"choose({index[at]} == {j}, {option}, {text})"
-            return self.assign(text)
+            return self.assign(_choice([f"{index[at]} == {j}" for j in range(len(options))], options))
 
         return Array(dtype, names.shape, element)
 
@@ -373,6 +419,23 @@ def is_unrolled(shape: Index) -> bool:
     return all(unrolled_dims(shape))
 
 
+def among_few(index: Index, shape: Index) -> list[bool]:
+    """Which parts of an index are computed, and choose among few."""
+    return [
+        isinstance(n, int) and n <= FEW and _COMPUTED.fullmatch(str(i)) is not None
+        for i, n in zip(index, shape, strict=True)
+    ]
+
+
+def meant(index: Index, chosen: Sequence[bool], shape: Index) -> list[tuple[Index, str]]:
+    """Return all places that an index may mean, of which some parts are known when the code runs, and when it does."""
+    axes = [range(int(n)) if several else [i] for i, several, n in zip(index, chosen, shape, strict=True)]
+    return [
+        (at, " & ".join(f"({i} == {j})" for i, j, several in zip(index, at, chosen, strict=True) if several))
+        for at in itertools.product(*axes)
+    ]
+
+
 def length_of(text: str) -> Length:
     """Read a length."""
     return int(text) if is_number(text) else text
@@ -385,6 +448,24 @@ def tuple_of(shape: Sequence[Length]) -> str:
 
 def _place(name: str, index: Index) -> str:
     return f"{name}[{', '.join(map(str, index)) or '()'}]"
+
+
+def _is_elsewhere(place: str, index: Index) -> bool:
+    """Whether a place in memory is surely not at an index: a number is another, or a loop's counter and one further."""
+    parts = place[place.index("[") + 1 : -1].split(", ")
+    pairs = zip(parts, map(str, index), strict=True) if len(parts) == len(index) else ()
+    return any(
+        (a != b and is_number(a) and is_number(b)) or a.startswith(f"({b} + ") or b.startswith(f"({a} + ")
+        for a, b in pairs
+    )
+
+
+def _choice(conditions: Sequence[str], values: Sequence[str]) -> str:
+    """Write the value whose condition holds; of the last one it is known that it does, if no other does."""
+    text = values[-1]
+    for condition, value in reversed(list(zip(conditions[:-1], values[:-1], strict=True))):
+        text = f"choose({condition}, {value}, {text})"
+    return text
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from pytensor.graph.basic import Apply, Constant
 from pytensor.tensor import subtensor
 
 from em_ppl.batching import READ, WRITE, indices_of
-from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, is_unrolled
+from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, among_few, is_unrolled, meant
 from em_ppl.loops.graph import constant, write
 from em_ppl.loops.lengths import fold, is_number
 
@@ -230,7 +229,7 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
                 inside = None
             place = tuple(p.place for p in places)
             if inside is None:
-                code.store(result, place, text, add=not op.set_instead_of_inc)
+                _put(op, result, place, text, code)
                 continue
             with code.block(f"if {inside}"):
                 code.store(result, place, text, add=not op.set_instead_of_inc)
@@ -238,8 +237,19 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
                 code.store(result, ("...",), "np.nan")
 
     code.loops(selection.shape, body)
-    code.forget(str(result.buffer))
     return [code.memory(str(result.buffer), whole.shape, whole.dtype)]
+
+
+def _put(op: Any, result: Array, place: Index, text: str, code: Code) -> None:
+    """Write one number; among few that all are known, each is written, so that nothing need be read again."""
+    add = not op.set_instead_of_inc
+    for at, condition in (options := meant(place, among_few(place, result.shape), result.shape)):
+        if len(options) == 1:
+            code.store(result, at, text, add=add)
+            return
+        old = result.element(at)
+        new = code.assign(f"{old} + {text}") if add else text
+        code.store(result, at, code.assign(f"choose({condition}, {new}, {old})"))
 
 
 def _write_names(node: Apply, whole: Array, selection: Selection, value: Callable[[Index], str], code: Code) -> Array:
@@ -254,11 +264,10 @@ def _write_names(node: Apply, whole: Array, selection: Selection, value: Callabl
         if inside is not None and "float" not in whole.dtype:
             _raise_outside(inside, node, code)
             inside = None
-        axes = [range(n) if isinstance(p.place, str) else [p.place] for p, n in zip(places, shape, strict=True)]
-        for at in itertools.product(*axes):
+        place = tuple(p.place for p in places)
+        for at, condition in meant(place, [isinstance(i, str) for i in place], shape):
             text = new if node.op.set_instead_of_inc else code.assign(f"{names[at]} + {new}")
-            conditions = [f"({p.place} == {j})" for p, j in zip(places, at, strict=True) if isinstance(p.place, str)]
-            names[at] = code.assign(f"choose({' & '.join(conditions)}, {text}, {names[at]})") if conditions else text
+            names[at] = code.assign(f"choose({condition}, {text}, {names[at]})") if condition else text
         if inside is not None:
             for at in np.ndindex(shape):
                 names[at] = code.assign(f"choose({inside}, {names[at]}, np.nan)")

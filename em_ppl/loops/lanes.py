@@ -41,7 +41,7 @@ from em_ppl.loops.vectors import (
     sqrt,
     store,
     subtract,
-    two_to,
+    times_two_to,
     wide,
     xor,
 )
@@ -171,36 +171,37 @@ def float64(x: Any) -> Any:
 _LOG2_E = math.log2(math.e)
 _LN2, _LN2_REST = 0.6931471228599548, 5.7699990475432854e-08  # 24 digits, whose product with an exponent is exact
 _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12, _E13 = (1 / math.factorial(k) for k in range(2, 14))
-_SQRT2 = math.sqrt(2)
-_SMALLEST = float(np.finfo(float).tiny)
+_SMALLEST, _LOG_LARGEST = float(np.finfo(float).tiny), math.log(np.finfo(float).max)
 
 
 @vector
 def _parts(x: Any) -> Any:
-    """Return k, whole, and exp(r) - 1, for x = k log 2 + r and the smallest r; Taylor's series, pair by pair."""
-    k = multiply_add(x, _LOG2_E, ROUNDING) - ROUNDING
+    """Return k + ROUNDING, k being whole, and exp(r) - 1, for x = k log 2 + r and the smallest r; Taylor's series."""
+    rounded = multiply_add(x, _LOG2_E, ROUNDING)
+    k = rounded - ROUNDING
     r = multiply_add(k, -_LN2_REST, multiply_add(k, -_LN2, x))
     r2 = r * r
     r4 = r2 * r2
     low = multiply_add(r2, multiply_add(r, _E5, _E4), multiply_add(r, _E3, _E2))
     middle = multiply_add(r2, multiply_add(r, _E9, _E8), multiply_add(r, _E7, _E6))
     high = multiply_add(r2, multiply_add(r, _E13, _E12), multiply_add(r, _E11, _E10))
-    return k, multiply_add(r2, multiply_add(r4, multiply_add(r4, high, middle), low), r)
+    return rounded, multiply_add(r2, multiply_add(r4, multiply_add(r4, high, middle), low), r)
 
 
 @vector
 def exp(x: Any) -> Any:
     """Exponential."""
-    k, less_one = _parts(clip(x, -746.0, 710.0))
-    half = multiply_add(k, 0.5, ROUNDING) - ROUNDING  # 2 ** k may be no float though the result is
-    return ((1.0 + less_one) * two_to(half)) * two_to(k - half)
+    k, less_one = _parts(choose(x < -746.0, -746.0, x))
+    tiny = x < -708.0  # of what follows a power of two, the result has not all digits
+    result = times_two_to(1.0 + less_one, k + choose(tiny, 64.0, 0.0)) * choose(tiny, 2.0**-64, 1.0)
+    return choose(x <= _LOG_LARGEST, result, x * np.inf)
 
 
 @vector
 def expm1(x: Any) -> Any:
     """Return exp(x) - 1, precise near 0."""
-    k, less_one = _parts(clip(x, -746.0, 710.0))
-    return choose(k == 0.0, less_one, exp(x) - 1.0)
+    k, less_one = _parts(x)
+    return choose(k == ROUNDING, less_one, exp(x) - 1.0)
 
 
 @vector
@@ -208,9 +209,7 @@ def log(x: Any) -> Any:
     """Logarithm."""
     tiny = x < _SMALLEST
     larger = choose(tiny, x * 2.0**54, x)
-    m, e = mantissa(larger), exponent(larger) - choose(tiny, 54.0, 0.0)
-    over = m > _SQRT2
-    f, e = choose(over, 0.5 * m, m) - 1.0, choose(over, e + 1.0, e)
+    f, e = mantissa(larger) - 1.0, exponent(larger) - choose(tiny, 54.0, 0.0)
     # log(1 + f) = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), of which 2 s = f - s f
     s = f / (2.0 + f)
     z = s * s

@@ -54,8 +54,6 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
             _put(value, target, code.calculate("Add", step, offset), code)
 
     code.loop(steps, body)
-    for buffer in (*buffers, *new):
-        code.forget(str(buffer.buffer))
     return [code.memory(str(array.buffer), array.shape, array.dtype) for array in (*buffers, *new)]
 
 

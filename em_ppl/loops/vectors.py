@@ -47,7 +47,7 @@ __all__ = [
     "sqrt",
     "store",
     "subtract",
-    "two_to",
+    "times_two_to",
     "wide",
     "xor",
 ]
@@ -294,21 +294,35 @@ def _all(kind: ir.VectorType, value: float) -> Any:
     return ir.Constant(kind, [value] * LANES)
 
 
-def _two_to(builder: Any, k: Any) -> Any:
-    bits = builder.bitcast(builder.fadd(k, _all(FLOATS, ROUNDING)), BITS)
-    return builder.bitcast(builder.add(builder.shl(bits, _all(BITS, 52)), _all(BITS, 1023 << 52)), FLOATS)
+ONE, HALF_ROOT, LAST = 1023 << 52, 0x3FE6A09E667F3BCD, (1 << 52) - 1  # bits of 1 and of sqrt(1/2); those of a fraction
+
+
+def _from_half_root(builder: Any, x: Any) -> Any:
+    """Move sqrt(1/2) to where a power of two is: to its bits."""
+    return builder.add(builder.bitcast(x, BITS), _all(BITS, ONE - HALF_ROOT))
 
 
 def _exponent(builder: Any, x: Any) -> Any:
-    biased = builder.lshr(builder.bitcast(x, BITS), _all(BITS, 52))
+    biased = builder.lshr(_from_half_root(builder, x), _all(BITS, 52))
     as_last_bits = builder.bitcast(builder.or_(biased, _all(BITS, (1023 + 52) << 52)), FLOATS)
     return builder.fsub(as_last_bits, _all(FLOATS, 2.0**52 + 1023))
 
 
 def _mantissa(builder: Any, x: Any) -> Any:
-    bits = builder.and_(builder.bitcast(x, BITS), _all(BITS, (1 << 52) - 1))
-    return builder.bitcast(builder.or_(bits, _all(BITS, 1023 << 52)), FLOATS)
+    bits = builder.and_(_from_half_root(builder, x), _all(BITS, LAST))
+    return builder.bitcast(builder.add(bits, _all(BITS, HALF_ROOT)), FLOATS)
 
 
-two_to = _of_floats(_two_to)  # of a whole number among a float's exponents
-exponent, mantissa = _of_floats(_exponent), _of_floats(_mantissa)  # of positive numbers; the latter in [1, 2)
+exponent, mantissa = _of_floats(_exponent), _of_floats(_mantissa)  # of positive numbers; from sqrt(1/2) to sqrt(2)
+
+
+@intrinsic
+def times_two_to(_: Any, x: Any, k: Any) -> Any:
+    """Return x 2**(k - ROUNDING), k - ROUNDING being whole, where both x and the result are floats of full precision."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        both = (_floats(context, builder, v, t) for v, t in zip(values, signature.args, strict=True))
+        bits, power = (builder.bitcast(one, BITS) for one in both)
+        return builder.bitcast(builder.add(bits, builder.shl(power, _all(BITS, 52))), FLOATS)
+
+    return lanes(x, k), build
