@@ -306,9 +306,9 @@ def _within_bounds(logp: TensorVariable, mask: TensorVariable) -> tuple[TensorVa
     """
     node = logp.owner
     if node is None or not isinstance(node.op, CheckParameterValue) or not node.op.can_be_replaced_by_ninf:
-        return logp, pt.constant(True)
+        return logp, pt.constant(np.True_)
     logp, *bounds = node.inputs
-    return logp, reduce(pt.and_, map(pt.as_tensor, bounds)) | ~mask.any()
+    return logp, pt.all(pt.stack(bounds)) | ~mask.any()
 
 
 def _sum_trials(term: TensorVariable, lead: int) -> TensorVariable:

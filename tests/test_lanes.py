@@ -44,7 +44,8 @@ FUNCTIONS = {
     "log": (np.log, np.concatenate([POSITIVE, 1 + NEAR_0, SPECIAL])),
     "log1p": (np.log1p, np.concatenate([POSITIVE, NEAR_0, SPECIAL])),
     "tanh": (np.tanh, np.concatenate([NUMBERS, NEAR_0, SPECIAL])),
-    "sigmoid": (special.expit, np.concatenate([NUMBERS, SPECIAL])),
+    # SciPy's is 0 where the result is denormal
+    "sigmoid": (lambda x: np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x))), np.concatenate([NUMBERS, SPECIAL])),
     "softplus": (lambda x: np.logaddexp(0.0, x), np.concatenate([NUMBERS, SPECIAL])),
     "log1mexp": (lambda x: np.where(x < -1, np.log1p(-np.exp(x)), np.log(-np.expm1(x))), -np.abs(NUMBERS)),
     "sqrt": (np.sqrt, np.concatenate([POSITIVE, SPECIAL])),

@@ -42,7 +42,7 @@ _NAME = re.compile(r"\b[bsv]\d+\b")
 _COMPUTED = re.compile(r"v\d+")
 _TARGET = re.compile(r"^([bsv]\d+)(?:\[.*?\])? \+?= ", re.MULTILINE)
 # what takes many steps, one after the other; f_... is a function of PyTensor's
-_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh|pow)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*")
+_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh|pow)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*| / ")
 _STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
 # memory of a size that has but n in it, and tables of constants
 _SAME_FOR_ALL = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=|v\d+ = np\.array\(\[")
@@ -217,6 +217,14 @@ class Code:
     def known(self, expression: str) -> str | None:
         """Return the name of the value of an expression, or a literal, if it has been computed."""
         return next((frame.known[expression] for frame in self._frames if expression in frame.known), None)
+
+    def either(self, condition: str, a: Callable[[], str], b: Callable[[], str]) -> str:
+        """Name one of two values, of which only that one is read."""
+        name = self.name()
+        for header, value in ((f"if {condition}", a), ("else", b)):
+            with self.block(header):
+                self.line(f"{name} = {value()}")
+        return name
 
     def calculate(self, op: str, *numbers: Length) -> Length:
         """Write arithmetic of whole numbers: Add, Sub, Minimum, Maximum."""

@@ -94,6 +94,7 @@ class Selection:
 
     shape: Index
     resolve: Callable[[Index], list[At]]
+    rows: Range | None  # which rows, if it is all of them that it selects
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def select(node: Apply, shape: Index, inputs: Sequence[Any], code: Code) -> Sele
                 places.append(resolve_at(text, part.length, code))
         return places
 
-    return Selection(result, resolve)
+    return Selection(result, resolve, _rows(parts))
 
 
 def _parts(node: Apply, shape: Index, arrays: dict[Any, Any], code: Code) -> list[Part]:
@@ -174,6 +175,13 @@ def _parts(node: Apply, shape: Index, arrays: dict[Any, Any], code: Code) -> lis
         else:
             parts.append(Part("array", (array_of(part), part.type.broadcastable), length))
     return parts
+
+
+def _rows(parts: Sequence[Part]) -> Range | None:
+    """Return the rows that are selected, in order, if they are whole."""
+    ranges = [part.what for part in parts if part.kind == "slice" and part.what.step == 1]
+    whole = all((r.start, r.length) == (0, part.length) for r, part in zip(ranges[1:], parts[1:], strict=False))
+    return ranges[0] if len(ranges) == len(parts) and whole else None
 
 
 def _inside(places: Sequence[At]) -> str | None:
@@ -218,6 +226,8 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
 
     if is_unrolled(whole.shape) and is_unrolled(selection.shape):
         return [_write_names(node, whole, selection, value, code)]
+    if selection.rows is not None and not whole.buffer:
+        return [_with_rows(op, whole, selection.rows, value, code)]
     result = whole if whole.buffer else code.copy(whole)
 
     def body(indices: list[Index]) -> None:
@@ -238,6 +248,22 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
 
     code.loops(selection.shape, body)
     return [code.memory(str(result.buffer), whole.shape, whole.dtype)]
+
+
+def _with_rows(op: Any, whole: Array, rows: Range, value: Callable[[Index], str], code: Code) -> Array:
+    """Read numbers where they are: those of some rows as they were written, or incremented."""
+    stop = code.calculate("Add", rows.start, rows.length)
+
+    def element(index: Index) -> str:
+        row = index[0]
+
+        def new() -> str:
+            text = value((code.calculate("Sub", row, rows.start), *index[1:]))
+            return text if op.set_instead_of_inc else f"{whole.element(index)} + {text}"
+
+        return code.either(f"({row} >= {rows.start}) & ({row} < {stop})", new, lambda: whole.element(index))
+
+    return Array(whole.dtype, whole.shape, element)
 
 
 def _put(op: Any, result: Array, place: Index, text: str, code: Code) -> None:

@@ -205,11 +205,8 @@ def expm1(x: Any) -> Any:
 
 
 @vector
-def log(x: Any) -> Any:
-    """Logarithm."""
-    tiny = x < _SMALLEST
-    larger = choose(tiny, x * 2.0**54, x)
-    f, e = mantissa(larger) - 1.0, exponent(larger) - choose(tiny, 54.0, 0.0)
+def _above_log(f: Any) -> Any:
+    """Return f - log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2)."""
     # log(1 + f) = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), of which 2 s = f - s f
     s = f / (2.0 + f)
     z = s * s
@@ -218,8 +215,16 @@ def log(x: Any) -> Any:
     low = multiply_add(z2, multiply_add(z, 2 / 9, 2 / 7), multiply_add(z, 2 / 5, 2 / 3))
     middle = multiply_add(z2, multiply_add(z, 2 / 17, 2 / 15), multiply_add(z, 2 / 13, 2 / 11))
     high = multiply_add(z2, 2 / 23, multiply_add(z, 2 / 21, 2 / 19))
-    rest = z * multiply_add(z4, multiply_add(z4, high, middle), low)
-    result = multiply_add(e, _LN2, f - multiply_add(e, -_LN2_REST, s * (f - rest)))
+    return s * (f - z * multiply_add(z4, multiply_add(z4, high, middle), low))
+
+
+@vector
+def log(x: Any) -> Any:
+    """Logarithm."""
+    tiny = x < _SMALLEST
+    larger = choose(tiny, x * 2.0**54, x)
+    f, e = mantissa(larger) - 1.0, exponent(larger) - choose(tiny, 54.0, 0.0)
+    result = multiply_add(e, _LN2, f - multiply_add(e, -_LN2_REST, _above_log(f)))
     return choose(x > 0.0, choose(x == np.inf, x, result), choose(x == 0.0, -np.inf, np.nan))
 
 
@@ -251,13 +256,17 @@ def tanh(x: Any) -> Any:
 @vector
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + exp(negative(x)))
+    t = exp(negative(fabs(x)))  # as below: it is computed once for both
+    return choose(x < 0.0, t, 1.0) / (1.0 + t)
 
 
 @vector
 def softplus(x: Any) -> Any:
     """Return log(1 + exp(x))."""
-    return maximum(x, 0.0) + log1p(exp(negative(fabs(x))))
+    t = exp(negative(fabs(x)))
+    large = t > math.sqrt(2) - 1
+    f = choose(large, 0.5 * (t - 1.0), t)  # log(1 + t) = log(2) + log(1 + f)
+    return maximum(x, 0.0) + (choose(large, math.log(2), 0.0) + (f - _above_log(f)))
 
 
 @vector
