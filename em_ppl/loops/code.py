@@ -325,6 +325,8 @@ class Code:
         """Write a number into memory, or add it to what is there."""
         buffer = str(array.buffer)
         place = _place(buffer, index)
+        if add and (old := self.known(place)) is not None:
+            value, add = self.assign(f"{old} + {value}"), False
         self.ranges.pop(buffer, None)
         self.line(f"{place} {'+' if add else ''}= {value}")
         self.forget(buffer, index)
