@@ -23,7 +23,6 @@ __all__ = [
     "Index",
     "Length",
     "NotWritable",
-    "among_few",
     "is_unrolled",
     "length_of",
     "meant",
@@ -121,8 +120,8 @@ class OpenLoop:
         if (target := _TARGET.match(line)) and (_SERIES.search(line) or set(_NAME.findall(line)) & self.late):
             self.late.add(target[1])
 
-    def must_precede(self, text: str) -> bool:
-        """Whether lines need the end of this loop, or of what waits for it, or spoil what these need."""
+    def precedes(self, text: str) -> bool:
+        """Whether lines need this loop, or what waits for its end, or spoil what these need."""
         needs = set(_NAME.findall(text)) & self.written or set(_STORE.findall(text)) & self.used
         return bool(needs) or self._waits(text)
 
@@ -163,8 +162,8 @@ class Frame:
             self.open = None
 
     def append(self, item: str | Block) -> None:
-        """Add lines: before the open loop if they do not need it, else one that computes something behind it."""
-        if self.open is not None and self.open.must_precede(item if isinstance(item, str) else item.text()):
+        """Add lines: before the open loop if they do not need it; a single line may wait for its end."""
+        if self.open is not None and self.open.precedes(item if isinstance(item, str) else item.text()):
             if isinstance(item, str):
                 self.open.after.append(item)
                 return
@@ -310,16 +309,24 @@ class Code:
         """Return what is in memory, all of it or behind leading indices, as an array."""
 
         def element(index: Index) -> str:
-            options = meant(index, among_few(index, shape), shape)
-            known = [self.known(_place(name, (*lead, *at))) for at, _ in options]
-            if len(known) > 1 and None not in known:
-                return self.assign(_choice([condition for _, condition in options], list(map(str, known))))
+            if not lead and (options := self.among_few(name, index, shape)):
+                _, conditions, values = zip(*options, strict=True)
+                return self.assign(_choice(conditions, values))
             value = self.assign(_place(name, (*lead, *index)))
             if name in self.ranges:
                 self.ranges[value] = self.ranges[name]
             return value
 
         return Array(dtype, shape, element, None if lead else name)
+
+    def among_few(self, name: str, index: Index, shape: Index) -> list[tuple[Index, str, str]]:
+        """Return the places that an index may mean, with conditions and values, if it chooses among few known ones."""
+        pairs = zip(index, shape, strict=True)
+        chosen = [isinstance(n, int) and n <= FEW and bool(_COMPUTED.fullmatch(str(i))) for i, n in pairs]
+        options = meant(index, chosen, shape) if any(chosen) else []
+        known = [(at, condition, self.known(_place(name, at))) for at, condition in options]
+        found = [(at, condition, value) for at, condition, value in known if value is not None]
+        return found if len(found) == len(options) else []
 
     def store(self, array: Array, index: Index, value: str, *, add: bool = False) -> None:
         """Write a number into memory, or add it to what is there."""
@@ -427,14 +434,6 @@ def unrolled_dims(shape: Index) -> tuple[bool, ...]:
 def is_unrolled(shape: Index) -> bool:
     """Whether each number of an array of this shape has a name."""
     return all(unrolled_dims(shape))
-
-
-def among_few(index: Index, shape: Index) -> list[bool]:
-    """Which parts of an index are computed, and choose among few."""
-    return [
-        isinstance(n, int) and n <= FEW and _COMPUTED.fullmatch(str(i)) is not None
-        for i, n in zip(index, shape, strict=True)
-    ]
 
 
 def meant(index: Index, chosen: Sequence[bool], shape: Index) -> list[tuple[Index, str]]:

@@ -11,7 +11,7 @@ from pytensor.graph.basic import Apply, Constant
 from pytensor.tensor import subtensor
 
 from em_ppl.batching import READ, WRITE, indices_of
-from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, among_few, is_unrolled, meant
+from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, is_unrolled, meant
 from em_ppl.loops.graph import constant, write
 from em_ppl.loops.lengths import fold, is_number
 
@@ -267,13 +267,11 @@ def _with_rows(op: Any, whole: Array, rows: Range, value: Callable[[Index], str]
 
 
 def _put(op: Any, result: Array, place: Index, text: str, code: Code) -> None:
-    """Write one number; among few that all are known, each is written, so that nothing need be read again."""
+    """Write one number; where it is one of few that are known each is written, so that nothing need be read again."""
     add = not op.set_instead_of_inc
-    for at, condition in (options := meant(place, among_few(place, result.shape), result.shape)):
-        if len(options) == 1:
-            code.store(result, at, text, add=add)
-            return
-        old = result.element(at)
+    if not (options := code.among_few(str(result.buffer), place, result.shape)):
+        code.store(result, place, text, add=add)
+    for at, condition, old in options:
         new = code.assign(f"{old} + {text}") if add else text
         code.store(result, at, code.assign(f"choose({condition}, {new}, {old})"))
 
@@ -291,7 +289,8 @@ def _write_names(node: Apply, whole: Array, selection: Selection, value: Callabl
             _raise_outside(inside, node, code)
             inside = None
         place = tuple(p.place for p in places)
-        for at, condition in meant(place, [isinstance(i, str) for i in place], shape):
+        for where, condition in meant(place, [isinstance(i, str) for i in place], shape):
+            at = tuple(map(int, where))
             text = new if node.op.set_instead_of_inc else code.assign(f"{names[at]} + {new}")
             names[at] = code.assign(f"choose({condition}, {text}, {names[at]})") if condition else text
         if inside is not None:

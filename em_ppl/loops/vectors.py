@@ -318,7 +318,7 @@ exponent, mantissa = _of_floats(_exponent), _of_floats(_mantissa)  # of positive
 
 @intrinsic
 def times_two_to(_: Any, x: Any, k: Any) -> Any:
-    """Return x 2**(k - ROUNDING), k - ROUNDING being whole, where both x and the result are floats of full precision."""
+    """Return x 2**(k - ROUNDING), k - ROUNDING being whole, where x and the result are floats of full precision."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         both = (_floats(context, builder, v, t) for v, t in zip(values, signature.args, strict=True))
