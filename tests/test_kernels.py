@@ -282,3 +282,25 @@ def test_machine_code_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, h
         }  # the source twice, an index, machine code
         for file in files:
             file.write_bytes(how)
+
+
+def test_parameters_out_of_bounds_leave_everyone_else_alone():
+    """-inf, and no slope, for whom they are, in any trial; nothing where no trial counts."""
+
+    @em.subject_model(a=em.Real(), b=em.Real())
+    def model(a, b, x, y, z):
+        pm.Bernoulli("y", p=a + b * x, observed=y)
+        pm.Normal("z", a, 2.0, observed=z)
+
+    x, y, z = np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, 1.0]), np.array([0.3, 1.0, np.nan])
+    nothing, p = np.full(3, np.nan), 0.2 + 0.3 * x
+    data = em.from_subjects([{"x": x, "y": y, "z": z}] * 2 + [{"x": x, "y": nothing, "z": z}])
+    compiled = model.compile(data)
+    of_z, slope_of_z = stats.norm(0.2, 2).logpdf(z[:2]).sum(), (z[:2] - 0.2).sum() / 4
+    by_p = np.where(y == 1, 1 / p, -1 / (1 - p))
+    value = compiled.log_likelihood([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])  # p is 1.2 in the last trial of the latter two
+    slope = compiled.log_likelihood_gradient([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])
+    np.testing.assert_allclose(value, [stats.bernoulli(p).logpmf(y).sum() + of_z, -np.inf, of_z], rtol=1e-12)
+    expected = [[by_p.sum() + slope_of_z, (by_p * x).sum()], [0.0, 0.0], [slope_of_z, 0.0]]
+    np.testing.assert_allclose(slope, expected, rtol=1e-12)
+    assert np.isneginf(compiled.pointwise_log_likelihood([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])["y"][1]).all()
