@@ -37,7 +37,7 @@ __all__ = ["CompiledModel"]
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
-WORTHWHILE = 100_000  # trials for a thread of Python; fewer are spread over cores within machine code only
+WORTHWHILE = 300_000  # trials for a thread of Python; fewer are spread over cores within machine code only
 PORTION = 10_000  # subjects whose numbers are in work at a time: more would be slower, and need gigabytes
 
 

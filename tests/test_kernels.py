@@ -298,9 +298,9 @@ def test_parameters_out_of_bounds_leave_everyone_else_alone():
     compiled = model.compile(data)
     of_z, slope_of_z = stats.norm(0.2, 2).logpdf(z[:2]).sum(), (z[:2] - 0.2).sum() / 4
     by_p = np.where(y == 1, 1 / p, -1 / (1 - p))
-    value = compiled.log_likelihood([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])  # p is 1.2 in the last trial of the latter two
-    slope = compiled.log_likelihood_gradient([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])
+    at = [[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]]  # p is 1.2 in the last trial of the latter two
+    value, slope = compiled.log_likelihood(at), compiled.log_likelihood_gradient(at)
     np.testing.assert_allclose(value, [stats.bernoulli(p).logpmf(y).sum() + of_z, -np.inf, of_z], rtol=1e-12)
     expected = [[by_p.sum() + slope_of_z, (by_p * x).sum()], [0.0, 0.0], [slope_of_z, 0.0]]
     np.testing.assert_allclose(slope, expected, rtol=1e-12)
-    assert np.isneginf(compiled.pointwise_log_likelihood([[0.2, 0.3], [0.2, 0.5], [0.2, 0.5]])["y"][1]).all()
+    assert np.isneginf(compiled.pointwise_log_likelihood(at)["y"][1]).all()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ __all__ = [
 
 Length: TypeAlias = "int | str"  # a number, or an expression for one
 Index: TypeAlias = tuple[Length, ...]
+Made = TypeVar("Made")
 
 UNROLLED = 32  # numbers that an array of known shape may have to become so many names
 FEW = 4  # numbers, of which one is chosen rather than read
@@ -153,6 +154,7 @@ class Frame:
 
     items: list[str | Block] = field(default_factory=list)
     known: dict[str, str] = field(default_factory=dict)  # expression -> name
+    made: dict[Any, Any] = field(default_factory=dict)  # what more than one node needs
     open: OpenLoop | None = None
 
     def close(self) -> None:
@@ -216,6 +218,14 @@ class Code:
     def known(self, expression: str) -> str | None:
         """Return the name of the value of an expression, or a literal, if it has been computed."""
         return next((frame.known[expression] for frame in self._frames if expression in frame.known), None)
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """Return what has been made under this key, or make it."""
+        for frame in self._frames:
+            if key in frame.made:
+                found: Made = frame.made[key]
+                return found
+        return self._frames[-1].made.setdefault(key, make())
 
     def either(self, condition: str, a: Callable[[], str], b: Callable[[], str]) -> str:
         """Name one of two values, of which only that one is read."""

@@ -196,22 +196,26 @@ def _identity(kind: str, dtype: str) -> str:
 @write.register(special.LogSoftmax)
 def _softmax(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     [array], axis = inputs, op.axis
-    axes = range(len(array.shape)) if axis is None else [axis % len(array.shape)]
-    largest = _reduced("ScalarMaximum", array, axes, array.dtype, code)
+    axes = tuple(range(len(array.shape))) if axis is None else (axis % len(array.shape),)
 
     def rest(index: Index) -> Index:
         return tuple(i for d, i in enumerate(index) if d not in axes)
 
-    def below(index: Index) -> str:
+    def below(largest: Array, index: Index) -> str:
         return code.assign(f"{array.element(index)} - {largest.element(rest(index))}")
 
-    powers = code.fill(array.shape, ["float64"], lambda index: [code.assign(f"math.exp({below(index)})")])[0]
-    total = _reduced("Add", powers, axes, "float64", code)
+    def parts() -> tuple[Array, Array, Array]:
+        largest = _reduced("ScalarMaximum", array, axes, array.dtype, code)
+        powers = code.fill(array.shape, ["float64"], lambda i: [code.assign(f"math.exp({below(largest, i)})")])[0]
+        return largest, powers, _reduced("Add", powers, axes, "float64", code)
+
+    # a model that observes choices asks for their probabilities and for the logarithms of these
+    largest, powers, total = code.once(("softmax", array.element, axes), parts)
 
     def values(index: Index) -> list[str]:
         whole = total.element(rest(index))
         if isinstance(op, special.LogSoftmax):
-            return [code.assign(f"{below(index)} - {code.assign(f'math.log({whole})')}")]
+            return [code.assign(f"{below(largest, index)} - {code.assign(f'math.log({whole})')}")]
         return [code.assign(f"{powers.element(index)} * {code.assign(f'1.0 / {whole}')}")]  # it divides once
 
     return code.fill(array.shape, ["float64"], values)
