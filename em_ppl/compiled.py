@@ -37,7 +37,7 @@ __all__ = ["CompiledModel"]
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
-WORTHWHILE = 300_000  # trials for a thread of Python; fewer are spread over cores within machine code only
+WORTHWHILE = 1500  # subjects for a thread of Python; fewer are spread over cores within machine code only
 PORTION = 10_000  # subjects whose numbers are in work at a time: more would be slower, and need gigabytes
 
 
@@ -97,7 +97,7 @@ class CompiledModel:
         """
         n, cores = self.shape[0], 1
         if self._kernel is not None:
-            cores = max(1, min(cores_in_use(), int(self.subjects.n_trials.sum()) // WORTHWHILE))
+            cores = max(1, min(cores_in_use(), n // WORTHWHILE))
         portions = split(n, min(PORTION, max(1, -(-n // cores))))
         if len(portions) <= 1:
             return join([work(self, *take(arguments))])

@@ -168,7 +168,7 @@ def test_subjects_are_worked_on_in_threads(monkeypatch):
 
     x = np.random.default_rng(1).uniform(size=(9, 2))
     with at_most(4):
-        whole = compiled.map(work, x)  # few trials are not worth a thread
+        whole = compiled.map(work, x)  # few subjects are not worth a thread
         monkeypatch.setattr(em_ppl.compiled, "WORTHWHILE", 1)
         assert len(threads) == 1
         parts = compiled.map(work, x)
