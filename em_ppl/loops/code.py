@@ -1,7 +1,4 @@
-"""The code as it is written: lines, names, and loops over trials of which one takes up the next where it can.
-
-What a trial's value needs of the same trial is then computed in one go, and stays in the processor's registers.
-"""
+"""The code as it is written: lines, names, loops over trials, and memory."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from em_ppl.loops.frames import BUFFER, Block, Frame, Length, OpenLoop, Separate
 from em_ppl.loops.lengths import fold, is_number
 
 __all__ = [
@@ -30,30 +28,18 @@ __all__ = [
     "unrolled_dims",
 ]
 
-Length: TypeAlias = "int | str"  # a number, or an expression for one
 Index: TypeAlias = tuple[Length, ...]
 Made = TypeVar("Made")
 
 UNROLLED = 32  # numbers that an array of known shape may have to become so many names
 FEW = 4  # numbers, of which one is chosen rather than read
-_BUFFER = re.compile(r"\bb\d+\b")
-_SUM = re.compile(r"\bs\d+\b")
-_NAME = re.compile(r"\b[bsv]\d+\b")
 _COMPUTED = re.compile(r"v\d+")
-_TARGET = re.compile(r"^([bsv]\d+)(?:\[.*?\])? \+?= ", re.MULTILINE)
-# what takes many steps, one after the other; f_... is a function of PyTensor's
-_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh|pow)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*| / ")
-_STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
 # memory of a size that has but n in it, and tables of constants
 _SAME_FOR_ALL = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=|v\d+ = np\.array\(\[")
 
 
 class NotWritable(Exception):
     """The graph has an Op that is not written as loops; the message names it."""
-
-
-class _Separate(Exception):
-    """A loop that cannot be part of the one before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,97 +66,6 @@ class Array:
     def scalar(self) -> str:
         """Read an array without dimensions."""
         return self.element(())
-
-
-@dataclass
-class Block:
-    """Lines under a header."""
-
-    header: str
-    items: list[str | Block]
-
-    def text(self) -> str:
-        """Write it in one piece."""
-        return "\n".join([self.header, *(item if isinstance(item, str) else item.text() for item in self.items)])
-
-
-@dataclass
-class OpenLoop:
-    """A loop at the end of a block, that may still take up another."""
-
-    counter: str
-    end: Length
-    block: Block
-    known: dict[str, str]
-    after: list[str] = field(default_factory=list)  # lines that need the loop, and wait for its end
-
-    def __post_init__(self) -> None:
-        text = self.block.text()
-        self.written = set(_STORE.findall(text)) | set(_SUM.findall(text))  # memory and sums
-        self.used = set(_BUFFER.findall(text))
-        # what is written to only where the loop stands, or ahead of it, is done there
-        ahead = re.compile(rf"{self.counter}|\({self.counter} \+ \d+\)")
-        places = re.findall(r"^(b\d+)\[([^,\]]*).*\] \+?= ", text, re.MULTILINE)
-        self.elsewhere = {buffer for buffer, first in places if not ahead.fullmatch(first)}
-        self.late: set[str] = set()  # what hangs on a function's value
-        for line in text.split("\n"):
-            self._follow(line)
-
-    def _follow(self, line: str) -> None:
-        """Note whether what a line computes is late."""
-        if (target := _TARGET.match(line)) and (_SERIES.search(line) or set(_NAME.findall(line)) & self.late):
-            self.late.add(target[1])
-
-    def precedes(self, text: str) -> bool:
-        """Whether lines need this loop, or what waits for its end, or spoil what these need."""
-        needs = set(_NAME.findall(text)) & self.written or set(_STORE.findall(text)) & self.used
-        return bool(needs) or self._waits(text)
-
-    def _waits(self, text: str) -> bool:
-        """Whether lines need what waits, or spoil what that needs."""
-        targets = {line.split(" ")[0].split("[")[0] for line in self.after}
-        needed = set(_BUFFER.findall("\n".join(self.after)))
-        return bool(set(_NAME.findall(text)) & targets or set(_STORE.findall(text)) & needed)
-
-    def refuse(self, line: str) -> None:
-        """Raise if the line needs what this loop has not done yet at the trial where it stands, or spoils it."""
-        named, sums, places = set(_BUFFER.findall(line)), set(_SUM.findall(line)), line
-        touched = named & self.written
-        if (stored := _STORE.match(line)) and stored[1] in self.used:
-            touched.add(stored[1])
-            places = f"{line}\n{self.block.text()}"
-        firsts = [f for buffer in touched for f in re.findall(rf"\b{buffer}\b(?:\[([^,\]]*))?", places)]
-        missing = named & self.elsewhere or sums & self.written or self._waits(line)
-        # a processor works on as many trials at a time as it can look ahead: not on a function of a function of each
-        long = _SERIES.search(line) and set(_NAME.findall(line)) & self.late
-        if missing or long or any(f != self.counter for f in firsts):
-            raise _Separate
-        self._follow(line)
-
-
-@dataclass
-class Frame:
-    """The lines of one block, and the loop at its end that is still open."""
-
-    items: list[str | Block] = field(default_factory=list)
-    known: dict[str, str] = field(default_factory=dict)  # expression -> name
-    made: dict[Any, Any] = field(default_factory=dict)  # what more than one node needs
-    open: OpenLoop | None = None
-
-    def close(self) -> None:
-        """Let the open loop take up no other."""
-        if self.open is not None:
-            self.items += [self.open.block, *self.open.after]
-            self.open = None
-
-    def append(self, item: str | Block) -> None:
-        """Add lines: before the open loop if they do not need it; a single line may wait for its end."""
-        if self.open is not None and self.open.precedes(item if isinstance(item, str) else item.text()):
-            if isinstance(item, str):
-                self.open.after.append(item)
-                return
-            self.close()
-        self.items.append(item)
 
 
 @dataclass
@@ -282,7 +177,7 @@ class Code:
         self._frames.append(inner)
         try:
             body(loop.counter)
-        except _Separate:
+        except Separate:
             return False
         finally:
             self._guards.pop()
@@ -496,9 +391,9 @@ def _without_dead(items: list[str | Block]) -> list[str | Block]:
         text = "\n".join(item if isinstance(item, str) else item.text() for item in items)
         stores = re.findall(r"^(b\d+)(?:\[.*?\])? \+?= (.*)$", text, re.MULTILINE)
         rest = re.sub(r"^b\d+(?:\[.*?\])? \+?=", "", text, flags=re.MULTILINE)
-        read = set(_BUFFER.findall(rest))
+        read = set(BUFFER.findall(rest))
         indices = re.findall(r"^b\d+\[(.*?)\] \+?=", text, re.MULTILINE)
-        dead = {buffer for buffer, _ in stores} - read - set(_BUFFER.findall("\n".join(indices)))
+        dead = {buffer for buffer, _ in stores} - read - set(BUFFER.findall("\n".join(indices)))
         uses: dict[str, int] = {}
         for name in re.findall(r"\bv\d+\b", text):
             uses[name] = uses.get(name, 0) + 1
