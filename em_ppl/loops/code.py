@@ -34,6 +34,10 @@ Made = TypeVar("Made")
 UNROLLED = 32  # numbers that an array of known shape may have to become so many names
 FEW = 4  # numbers, of which one is chosen rather than read
 _COMPUTED = re.compile(r"v\d+")
+_ARITHMETIC = {
+    **{"Add": "{} + {}", "Sub": "{} - {}", "Mul": "{} * {}", "IntDiv": "{} // {}", "Mod": "{} % {}"},
+    **{"Minimum": "min({}, {})", "Maximum": "max({}, {})"},
+}
 # memory of a size that has but n in it, and tables of constants
 _SAME_FOR_ALL = re.compile(r"b\d+ = np\.empty\([^iv]*, dtype=|v\d+ = np\.array\(\[")
 
@@ -75,7 +79,8 @@ class Code:
     functions: dict[str, Any] = field(default_factory=dict)  # that the lines call, by name
     ends: dict[str, Length] = field(default_factory=dict)  # loop counter -> where it ends
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)  # name, or memory -> least and largest value
-    comparisons: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # name -> LT, LE, GT or GE, of what
+    comparisons: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # name -> LT, LE, GT, GE or EQ, of what
+    sizes: dict[str, str] = field(default_factory=dict)  # name -> its absolute value
     _frames: list[Frame] = field(default_factory=lambda: [Frame()])
     _guards: list[OpenLoop] = field(default_factory=list)  # loops that are taking up what is being written
     _count: int = 0
@@ -131,12 +136,11 @@ class Code:
         return name
 
     def calculate(self, op: str, *numbers: Length) -> Length:
-        """Write arithmetic of whole numbers: Add, Sub, Minimum, Maximum."""
+        """Write arithmetic of whole numbers: Add, Sub, Mul, IntDiv, Mod, Minimum, Maximum."""
         texts = [str(number) for number in numbers]
         known = fold(op, texts)
         if known is None:
-            symbol = {"Add": "{} + {}", "Sub": "{} - {}", "Minimum": "min({}, {})", "Maximum": "max({}, {})"}[op]
-            return self.assign(symbol.format(*texts))
+            return self.assign(_ARITHMETIC[op].format(*texts))
         return int(known) if is_number(known) else known
 
     @contextmanager

@@ -25,6 +25,7 @@ from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import SpecifyShape
 
 from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, is_unrolled, tuple_of
+from em_ppl.loops.lengths import fold
 from em_ppl.loops.scalars import literal, write_scalar
 
 __all__ = ["constant", "write", "write_graph"]
@@ -160,12 +161,14 @@ def _reduce(op: CAReduce, node: Apply, inputs: list[Any], code: Code) -> list[Ar
 def _reduced(kind: str, array: Array, axes: Sequence[int], dtype: str, code: Code) -> Array:
     kept = [d for d in range(len(array.shape)) if d not in axes]
     over = tuple(array.shape[d] for d in axes)
+    whole_numbers = np.dtype(array.dtype).kind in "iub"
 
     def combine(total: str, indices: list[Index], index: Index) -> str:
         for other in indices:
             places = dict(zip((*kept, *axes), (*index, *other), strict=True))
             value = array.element(tuple(places[d] for d in range(len(array.shape))))
-            total = value if total == "" else code.assign(_COMBINE[kind].format(total, value))
+            known = fold(kind, [total, value]) if total and whole_numbers else None
+            total = known or (code.assign(_COMBINE[kind].format(total, value)) if total else value)
         return total
 
     def total(index: Index) -> list[str]:

@@ -111,7 +111,11 @@ def fold(name: str, inputs: Sequence[str]) -> str | None:
             return _write(-x[0], x[1], -x[2])
         case "Mul" if len(rest) == 1 and 0 in (x[0], y[0]):
             return _write(x[0] * y[2] + x[2] * y[0], x[1] or y[1], x[2] * y[2])
-        case "IntDiv" if y in ((0, "", 1), (0, "", -1)):
+        case "IntDiv" if y[0] == 0 and y[2] > 0 and x[0] % y[2] == 0:
+            return _write(x[0] // y[2], x[1], x[2] // y[2])
+        case "Mod" if y[0] == 0 and y[2] > 0 and x[0] % y[2] == 0:
+            return str(x[2] % y[2])
+        case "IntDiv" if y == (0, "", -1):
             return _write(x[0] * y[2], x[1], x[2] * y[2])
         case "Minimum" | "ScalarMinimum" | "Maximum" | "ScalarMaximum" if len(rest) == 1:
             larger, smaller = _sign(_sum(x, y, -1))[1], _sign(_sum(y, x, -1))[1]

@@ -111,8 +111,10 @@ def write_scalar(op: ScalarOp, inputs: Sequence[str], code: Code, node: Any) -> 
     if name not in _EXPRESSIONS:
         return [code.assign(f"{code.function(op, node)}({', '.join(inputs)})")]
     result = code.assign(_EXPRESSIONS[name].format(*inputs))
-    if name in ("LT", "LE", "GT", "GE"):
+    if name in ("LT", "LE", "GT", "GE", "EQ"):
         code.comparisons[result] = name, inputs[0], inputs[1]
+    if name == "Switch" and (of := _one_or_negative(inputs, code)):
+        code.sizes[result] = of
     if name == "Clip" and is_number(inputs[1]) and is_number(inputs[2]):
         code.ranges[result] = int(inputs[1]), int(inputs[2])
     return [result]
@@ -122,14 +124,25 @@ def _known(name: str, inputs: Sequence[str], node: Any, code: Code) -> str | Non
     """Return the result of a scalar Op if no code is needed for it."""
     if name == "Switch" and inputs[0] in ("True", "False"):
         return inputs[1 if inputs[0] == "True" else 2]
+    if name == "Switch" and inputs[1] == inputs[2]:
+        return inputs[1]
     if any(np.dtype(v.type.dtype).kind == "f" for v in (*node.inputs, *node.outputs)):
         return None
     if name == "Switch" and inputs[0] in code.comparisons:  # the smaller or larger one, written at length
         comparison, x, y = code.comparisons[inputs[0]]
-        if {x, y} == {*inputs[1:]}:
+        if comparison != "EQ" and {x, y} == {*inputs[1:]}:
             smaller = (comparison in ("LT", "LE")) == (inputs[1] == x)
             return fold("Minimum" if smaller else "Maximum", [x, y])
+    if name == "Abs" and inputs[0] in code.sizes:
+        return code.sizes[inputs[0]]
     return fold(name, inputs)
+
+
+def _one_or_negative(inputs: Sequence[str], code: Code) -> str | None:
+    """Return a length that is written as -1 where it is 1, as PyTensor does where shapes are broadcast."""
+    length = inputs[2]
+    asked = code.comparisons.get(inputs[0]) == ("EQ", length, "1")
+    return length if asked and inputs[1] == "-1" and fold("GE", [length, "0"]) == "True" else None
 
 
 def _write_composite(op: Composite, inputs: Sequence[str], code: Code) -> list[str]:

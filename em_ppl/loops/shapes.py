@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -142,34 +142,24 @@ def _reshape(op: Reshape, node: Apply, inputs: list[Any], code: Code) -> list[Ar
     size = _product(array.shape, code)
     if -1 in shape:
         others = _product(tuple(n for n in shape if n != -1), code)
-        known = isinstance(size, int) and isinstance(others, int)
-        rest = size // others if known else code.assign(f"{size} // max({others}, 1)")  # type: ignore[operator]
-        shape[shape.index(-1)] = rest
-    code.check_equal([size, _product(tuple(shape), code)])
+        shape[shape.index(-1)] = code.calculate("IntDiv", size, code.calculate("Maximum", others, 1))
+    code.check_equal([size, _product(shape, code)])
 
     def element(index: Index) -> str:
         flat: Length = 0
         for i, n in zip(index, shape, strict=True):
-            known = all(isinstance(v, int) for v in (flat, n, i))
-            flat = int(flat) * int(n) + int(i) if known else code.assign(f"{flat} * {n} + {i}")
+            flat = code.calculate("Add", code.calculate("Mul", flat, n), i)
         at: list[Length] = []
-        for n in reversed(array.shape):
-            if isinstance(flat, int) and isinstance(n, int):
-                flat, rest = divmod(flat, n)
-                at.append(rest)
-            else:
-                at.append(code.assign(f"{flat} % {n}"))
-                flat = code.assign(f"{flat} // {n}")
-        return str(array.element(tuple(reversed(at))))
+        for n in reversed(array.shape[1:]):
+            at.append(code.calculate("Mod", flat, n))
+            flat = code.calculate("IntDiv", flat, n)
+        return str(array.element((flat, *reversed(at)) if array.shape else ()))
 
     return [Array(array.dtype, tuple(shape), element)]
 
 
-def _product(shape: Index, code: Code) -> Length:
-    if all(isinstance(n, int) for n in shape):
-        return math.prod(map(int, shape))
-    known = math.prod(int(n) for n in shape if isinstance(n, int))
-    unknown = [str(n) for n in shape if not isinstance(n, int)]
-    if known == 1 and len(unknown) == 1:
-        return unknown[0]
-    return code.assign(" * ".join([*unknown, str(known)]))
+def _product(shape: Sequence[Length], code: Code) -> Length:
+    total: Length = 1
+    for n in shape:
+        total = code.calculate("Mul", total, n)
+    return total
