@@ -32,6 +32,7 @@ Index: TypeAlias = tuple[Length, ...]
 Made = TypeVar("Made")
 
 UNROLLED = 32  # numbers that an array of known shape may have to become so many names
+ZERO = "(0.0)"
 FEW = 4  # numbers, of which one is chosen rather than read
 _COMPUTED = re.compile(r"v\d+")
 _ARITHMETIC = {
@@ -129,6 +130,8 @@ class Code:
 
     def either(self, condition: str, a: Callable[[], str], b: Callable[[], str]) -> str:
         """Name one of two values, of which only that one is read."""
+        if condition in ("True", "False"):
+            return a() if condition == "True" else b()
         name = self.name()
         for header, value in ((f"if {condition}", a), ("else", b)):
             with self.block(header):
@@ -142,6 +145,10 @@ class Code:
         if known is None:
             return self.assign(_ARITHMETIC[op].format(*texts))
         return int(known) if is_number(known) else known
+
+    def plus(self, a: str, b: str) -> str:
+        """Add two numbers, of which one may be nothing."""
+        return b if a == ZERO else a if b == ZERO else self.assign(f"{a} + {b}")
 
     @contextmanager
     def block(self, header: str) -> Iterator[None]:
@@ -242,7 +249,7 @@ class Code:
         buffer = str(array.buffer)
         place = _place(buffer, index)
         if add and (old := self.known(place)) is not None:
-            value, add = self.assign(f"{old} + {value}"), False
+            value, add = self.plus(old, value), False
         self.ranges.pop(buffer, None)
         self.line(f"{place} {'+' if add else ''}= {value}")
         self.forget(buffer, index)

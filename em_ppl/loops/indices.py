@@ -259,9 +259,12 @@ def _with_rows(op: Any, whole: Array, rows: Range, value: Callable[[Index], str]
 
         def new() -> str:
             text = value((code.calculate("Sub", row, rows.start), *index[1:]))
-            return text if op.set_instead_of_inc else f"{whole.element(index)} + {text}"
+            return text if op.set_instead_of_inc else code.plus(whole.element(index), text)
 
-        return code.either(f"({row} >= {rows.start}) & ({row} < {stop})", new, lambda: whole.element(index))
+        behind = fold("GE", [str(row), str(rows.start)]) or f"({row} >= {rows.start})"
+        ahead = fold("LT", [str(row), str(stop)]) or f"({row} < {stop})"
+        condition = fold("AND", [behind, ahead]) or f"{behind} & {ahead}"
+        return code.either(condition, new, lambda: whole.element(index))
 
     return Array(whole.dtype, whole.shape, element)
 
@@ -272,7 +275,7 @@ def _put(op: Any, result: Array, place: Index, text: str, code: Code) -> None:
     if not (options := code.among_few(str(result.buffer), place, result.shape)):
         code.store(result, place, text, add=add)
     for at, condition, old in options:
-        new = code.assign(f"{old} + {text}") if add else text
+        new = code.plus(old, text) if add else text
         code.store(result, at, code.assign(f"choose({condition}, {new}, {old})"))
 
 
@@ -291,7 +294,7 @@ def _write_names(node: Apply, whole: Array, selection: Selection, value: Callabl
         place = tuple(p.place for p in places)
         for where, condition in meant(place, [isinstance(i, str) for i in place], shape):
             at = tuple(map(int, where))
-            text = new if node.op.set_instead_of_inc else code.assign(f"{names[at]} + {new}")
+            text = new if node.op.set_instead_of_inc else code.plus(names[at], new)
             names[at] = code.assign(f"choose({condition}, {text}, {names[at]})") if condition else text
         if inside is not None:
             for at in np.ndindex(shape):

@@ -9,7 +9,7 @@ import numpy as np
 from pytensor.graph.basic import Constant
 from pytensor.scalar.basic import Cast, Composite, ScalarOp
 
-from em_ppl.loops.code import Code
+from em_ppl.loops.code import ZERO, Code
 from em_ppl.loops.lengths import fold, is_number
 
 __all__ = ["literal", "write_scalar"]
@@ -104,8 +104,11 @@ def write_scalar(op: ScalarOp, inputs: Sequence[str], code: Code, node: Any) -> 
         return [_cast(inputs[0], node.inputs[0].type.dtype, dtype, code)]
     if (known := _known(name, inputs, node, code)) is not None:
         return [known]
+    if name == "Add":  # of what is known to be nothing, as gradients often are
+        floats = [x for x, v in zip(inputs, node.inputs, strict=True) if v.type.dtype == dtype and x != ZERO]
+        inputs = [x for x in inputs if x != ZERO] if floats else inputs
     if name in _CHAINS:
-        return [code.assign(_CHAINS[name].join(inputs))]
+        return [code.assign(_CHAINS[name].join(inputs)) if len(inputs) > 1 else inputs[0]]
     if name == "Invert":
         return [code.assign(f"not {inputs[0]}" if dtype == "bool" else f"~{inputs[0]}")]
     if name not in _EXPRESSIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from pytensor.graph.basic import Apply
@@ -28,10 +29,13 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     steps = length_of(inputs[0].scalar())
     ends = list(itertools.accumulate([1, info.n_seqs, len(in_taps), n_new]))
     sequences, states, shared = inputs[1 : ends[1]], inputs[ends[1] : ends[2]], inputs[ends[3] :]
-    buffers = [state if state.buffer else code.copy(state) for state in states]
     back = [-min(0, *taps) for taps in in_taps]
-    for buffer, b, taps_in, taps_out in zip(buffers, back, in_taps, out_taps, strict=True):
-        _check_room(buffer, code.calculate("Add", steps, max(*taps_in, *taps_out) + b), code)
+    kept = []  # how many rows of each state's memory are to begin with
+    for state, b, taps_in, taps_out in zip(states, back, in_taps, out_taps, strict=True):
+        needed = code.calculate("Add", steps, max(*taps_in, *taps_out) + b)
+        _check_room(state, needed, code)
+        kept.append(_first_row(state, taps_in, taps_out, needed, code))
+    buffers = [_memory(state, first, code) for state, first in zip(states, kept, strict=True)]
     for sequence in sequences:
         _check_room(sequence, steps, code)
     new = _new_rows(op, code, steps)
@@ -42,7 +46,8 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
         inner: list[Array] = [_row(sequence, step) for sequence in sequences]
         for k, (buffer, b, taps) in enumerate(zip(buffers, back, in_taps, strict=True)):
             for tap in taps:
-                row = _row(buffer, code.calculate("Add", step, b + tap))
+                untouched = kept[k] is not None and b + tap > kept[k]
+                row = _row(states[k] if untouched else buffer, code.calculate("Add", step, b + tap))
                 if is_unrolled(row.shape):
                     row = _read_now(row, code)
                 elif k < n_mit_mot:
@@ -55,6 +60,26 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
 
     code.loop(steps, body)
     return [code.memory(str(array.buffer), array.shape, array.dtype) for array in (*buffers, *new)]
+
+
+def _first_row(state: Array, ins: Sequence[int], outs: Sequence[int], needed: Length, code: Code) -> int | None:
+    """Say which row of a state a step reads that the one before has written, if that is all that memory is for.
+
+    Each step then writes the next row, and no sooner does any step need it to be in memory. None, if there is more to
+    it, or the state has memory of its own.
+    """
+    [last, *others] = outs
+    simple = not others and set(ins) <= {last - 1, last} and state.shape[0] == needed
+    return None if state.buffer or not simple else last - 1 - min(0, *ins)
+
+
+def _memory(state: Array, first: int | None, code: Code) -> Array:
+    """Return memory for a state, with all that is in it, or a first row only."""
+    if state.buffer or first is None:
+        return state if state.buffer else code.copy(state)
+    memory = code.allocate(state.shape, state.dtype)
+    _put(_read_now(_row(state, first), code), memory, first, code)
+    return memory
 
 
 def _new_rows(op: Scan, code: Code, steps: Length) -> list[Array]:
