@@ -219,7 +219,7 @@ def _softmax(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]
         whole = total.element(rest(index))
         if isinstance(op, special.LogSoftmax):
             return [code.assign(f"{below(largest, index)} - {code.assign(f'math.log({whole})')}")]
-        return [code.assign(f"{powers.element(index)} * {code.assign(f'1.0 / {whole}')}")]  # it divides once
+        return [code.assign(f"{powers.element(index)} / {whole}")]
 
     return code.fill(array.shape, ["float64"], values)
 
