@@ -281,3 +281,27 @@ def test_what_is_known_of_lengths_is_true_of_every_length(op):
         for n, i in itertools.product(range(1, 7), range(5)):
             assert eval(result, {"n": n, "i": i}) == eval(plain, {"n": n, "i": i}), (op, x, y, n, i)
     assert known > 40
+
+
+@pytest.mark.parametrize(("op", "symbol"), [("IntDiv", "//"), ("Mod", "%"), ("Mul", "*")])
+def test_what_is_known_of_places_in_a_reshaped_array_is_true_of_every_place(op, symbol):
+    texts = ["n", "(n - 2)", "(4 * n + 0)", "(2 * n - 3)", "(-6 * n + 5)", "i", "(4 * i + 3)", "(6 * i - 1)", "7", "-3"]
+    known = 0
+    for x, y in itertools.product(texts, ["1", "2", "3", "4"]):
+        if (result := fold(op, [x, y])) is None:
+            continue
+        known += 1
+        for n, i in itertools.product(range(1, 7), range(5)):
+            assert eval(result, {"n": n, "i": i}) == eval(f"{x} {symbol} {y}", {"n": n, "i": i}), (op, x, y, n, i)
+    assert known >= 20
+
+
+@pytest.mark.parametrize("shape", [(-1, 2, 2), (2, -1, 2), (-1,), (-1, 4), (2, 2, -1)])
+def test_reshaped_arrays_are_read_where_they_are(shape):
+    """(trial, 2) -> any shape of as many numbers; 6 trials, so that each divides them."""
+
+    def graph(v):
+        x = pt.concatenate([v.features[:4] * v.alpha, pt.outer(v.weights, v.shared)])
+        return pt.exp(x.reshape(shape)) * pt.arange(12).reshape(shape)
+
+    assert_equal_to_pytensor(graph, lanes=False)

@@ -30,12 +30,12 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     ends = list(itertools.accumulate([1, info.n_seqs, len(in_taps), n_new]))
     sequences, states, shared = inputs[1 : ends[1]], inputs[ends[1] : ends[2]], inputs[ends[3] :]
     back = [-min(0, *taps) for taps in in_taps]
-    kept = []  # how many rows of each state's memory are to begin with
+    first_rows = []
     for state, b, taps_in, taps_out in zip(states, back, in_taps, out_taps, strict=True):
         needed = code.calculate("Add", steps, max(*taps_in, *taps_out) + b)
         _check_room(state, needed, code)
-        kept.append(_first_row(state, taps_in, taps_out, needed, code))
-    buffers = [_memory(state, first, code) for state, first in zip(states, kept, strict=True)]
+        first_rows.append(_first_row(state, taps_in, taps_out, needed))
+    buffers = [_memory(state, first, code) for state, first in zip(states, first_rows, strict=True)]
     for sequence in sequences:
         _check_room(sequence, steps, code)
     new = _new_rows(op, code, steps)
@@ -44,13 +44,13 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
 
     def body(step: str) -> None:
         inner: list[Array] = [_row(sequence, step) for sequence in sequences]
-        for k, (buffer, b, taps) in enumerate(zip(buffers, back, in_taps, strict=True)):
+        for k, (buffer, b, taps, first) in enumerate(zip(buffers, back, in_taps, first_rows, strict=True)):
             for tap in taps:
-                untouched = kept[k] is not None and b + tap > kept[k]
+                untouched = first is not None and b + tap > first
                 row = _row(states[k] if untouched else buffer, code.calculate("Add", step, b + tap))
                 if is_unrolled(row.shape):
                     row = _read_now(row, code)
-                elif k < n_mit_mot:
+                elif k < n_mit_mot and not untouched:
                     row = code.copy(row)  # it is written to before all of it is read
                 inner.append(row)
         known = dict(zip(op.fgraph.inputs, [*inner, *shared], strict=True))
@@ -62,15 +62,14 @@ def _scan(op: Scan, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     return [code.memory(str(array.buffer), array.shape, array.dtype) for array in (*buffers, *new)]
 
 
-def _first_row(state: Array, ins: Sequence[int], outs: Sequence[int], needed: Length, code: Code) -> int | None:
-    """Say which row of a state a step reads that the one before has written, if that is all that memory is for.
+def _first_row(state: Array, ins: Sequence[int], outs: Sequence[int], needed: Length) -> int | None:
+    """Return the only row that a state's memory needs to begin with, if each step writes the next one.
 
-    Each step then writes the next row, and no sooner does any step need it to be in memory. None, if there is more to
-    it, or the state has memory of its own.
+    A row that no step has written to yet is then read where the state comes from. None, if all must be there.
     """
     [last, *others] = outs
-    simple = not others and set(ins) <= {last - 1, last} and state.shape[0] == needed
-    return None if state.buffer or not simple else last - 1 - min(0, *ins)
+    one_by_one = not others and set(ins) <= {last - 1, last} and state.shape[0] == needed
+    return last - 1 - min(0, *ins) if one_by_one and not state.buffer else None
 
 
 def _memory(state: Array, first: int | None, code: Code) -> Array:
