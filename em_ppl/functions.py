@@ -120,7 +120,7 @@ class Functions:
             return None
         kinds = list(zip(self.trace.columns.values(), self.columns.values(), strict=True))
         kinds += [(m, Column("bool", True, t.by_trial, ())) for m, t in zip(self.masks, self.trace.terms, strict=True)]
-        terms, valid = zip(self.trace.terms, self.masks, strict=True), None
+        terms, valid = list(zip(self.trace.terms, self.masks, strict=True)), None
         match what:
             case "pointwise":
                 outputs = [_masked(term.logp, mask) for term, mask in terms]
@@ -132,9 +132,9 @@ class Functions:
             case ("distribution", name):
                 outputs = _parameters(self._term(name))
             case _:
-                parts = [(*_within_bounds(term.logp, mask), mask) for term, mask in terms]
-                outputs = [sum((_sum_trials(_masked(logp, mask), 0) for logp, _, mask in parts), start=pt.zeros(()))]
-                valid = reduce(pt.and_, (within for _, within, _ in parts))
+                logps, within = zip(*(_within_bounds(term.logp, mask) for term, mask in terms), strict=True)
+                totals = [_sum_trials(_masked(logp, mask), 0) for logp, mask in zip(logps, self.masks, strict=True)]
+                outputs, valid = [sum(totals, start=pt.zeros(()))], reduce(pt.and_, within)
         try:
             flags, gradient = self._by_trial(what), what == "value_and_gradient"
             return compile_kernel(

@@ -154,10 +154,10 @@ def write_source(
     NotWritable
         If the graph has an Op that cannot be written as loops.
     """
-    checked = valid is not None
-    arguments = x, columns, [*outputs, valid] if checked else outputs, by_trial, with_gradient, checked
+    asked, checked = (outputs, False) if valid is None else ([*outputs, valid], True)
+    arguments = x, columns, asked, by_trial, with_gradient, checked
     try:
-        graph = signature([*x, *(symbol for symbol, _ in columns)], arguments[2])
+        graph = signature([*x, *(symbol for symbol, _ in columns)], asked)
     except Unsayable:
         return _written(*arguments)
     kinds = [kind for _, kind in columns]

@@ -15,7 +15,9 @@ from test_batching import DATA, FLOATS, GRAPHS, PYTHON, TYPES, N, T, rescorla_wa
 
 from em_ppl.kernels import compile_kernel, write_source
 from em_ppl.loops import NotWritable, machine
+from em_ppl.loops.code import Array
 from em_ppl.loops.lengths import fold
+from em_ppl.loops.scans import _first_row
 from em_ppl.loops.wide import LANES
 from em_ppl.model import Column
 from em_ppl.subjects import Subjects
@@ -262,6 +264,32 @@ def test_arrays_that_do_not_fit_raise(function):
 def test_a_negative_whole_number_to_a_power():
     value = value_at(lambda q, i: pt.pow(pt.constant(-2), i) * q[0], np.ones((3, 3)), [0, 1, 2])
     assert value.tolist() == [1, -2, 4]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda i: pt.inc_subtensor(pt.zeros(2)[0], i),
+        lambda i: pt.set_subtensor(pt.zeros(2)[0], i),
+        lambda i: pt.inc_subtensor(pt.zeros(2)[:1], pt.stack([i])),
+        lambda i: pt.switch(pt.eq(pt.constant(1), 1), i, 0.5)[None],
+    ],
+    ids=["increment", "set", "increment several", "switch"],
+)
+def test_whole_numbers_among_floats_are_floats(function):
+    """Their squares are not cut to 64 bits."""
+    value = value_at(lambda q, i: function(i)[0] * function(i)[0], np.ones((2, 3)), [4_000_000_000, 3])
+    assert value.tolist() == [1.6e19, 9.0]
+
+
+def test_a_state_that_no_step_takes_from_the_one_before_is_in_memory_as_a_whole():
+    """Its rows are not those behind a first one."""
+    state = Array("float64", ("n",), str)
+    assert _first_row(state, [0, 1], [1], "n") == 0
+    assert _first_row(state, [-1], [0], "n") == 0
+    for ins, outs in (([0], [0]), ([1], [1]), ([0, 1, 2], [1, 2]), ([-2, -1], [0])):
+        assert _first_row(state, ins, outs, "n") is None
+    assert _first_row(state, [-1], [0], "(n + 1)") is None  # longer than what steps write
 
 
 # ---- whole numbers

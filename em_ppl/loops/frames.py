@@ -20,7 +20,7 @@ _SUM = re.compile(r"\bs\d+\b")
 _NAME = re.compile(r"\b[bsv]\d+\b")
 _TARGET = re.compile(r"^([bsv]\d+)(?:\[.*?\])? \+?= ", re.MULTILINE)
 # what takes many steps, one after the other; f_... is a function of PyTensor's
-_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh|pow)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*| / ")
+_SERIES = re.compile(r"\bmath\.(?:exp|expm1|log|log1p|tanh)\(|\b(?:sigmoid|softplus|log1mexp|f_\w+)\(|\*\*| / ")
 _STORE = re.compile(r"^(b\d+)\[.*?\] \+?= ", re.MULTILINE)
 
 
@@ -74,9 +74,9 @@ class OpenLoop:
 
     def _waits(self, text: str) -> bool:
         """Whether lines need what waits, or spoil what that needs."""
-        targets = {line.split(" ")[0].split("[")[0] for line in self.after}
-        needed = set(BUFFER.findall("\n".join(self.after)))
-        return bool(set(_NAME.findall(text)) & targets or set(_STORE.findall(text)) & needed)
+        waiting = "\n".join(self.after)
+        needs = set(_NAME.findall(text)) & set(_TARGET.findall(waiting))
+        return bool(needs or set(_STORE.findall(text)) & set(BUFFER.findall(waiting)))
 
     def refuse(self, line: str) -> None:
         """Raise if the line needs what this loop has not done yet at the trial where it stands, or spoils it."""

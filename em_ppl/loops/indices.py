@@ -14,6 +14,7 @@ from em_ppl.batching import READ, WRITE, indices_of
 from em_ppl.loops.code import Array, Code, Index, Length, NotWritable, is_unrolled, meant
 from em_ppl.loops.graph import constant, write
 from em_ppl.loops.lengths import fold, is_number
+from em_ppl.loops.scalars import cast
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _rows(parts: Sequence[Part]) -> Range | None:
     """Return the rows that are selected, in order, if they are whole."""
     ranges = [part.what for part in parts if part.kind == "slice" and part.what.step == 1]
     whole = all((r.start, r.length) == (0, part.length) for r, part in zip(ranges[1:], parts[1:], strict=False))
-    return ranges[0] if len(ranges) == len(parts) and whole else None
+    return ranges[0] if ranges and len(ranges) == len(parts) and whole else None
 
 
 def _inside(places: Sequence[At]) -> str | None:
@@ -222,7 +223,8 @@ def _write(op: Any, node: Apply, inputs: list[Any], code: Code) -> list[Array]:
     code.check_fit(values.shape, stretch, selection.shape)
 
     def value(index: Index) -> str:
-        return str(values.element(tuple(0 if s else i for i, s in zip(index[lead:], stretch, strict=True))))
+        text = values.element(tuple(0 if s else i for i, s in zip(index[lead:], stretch, strict=True)))
+        return cast(text, values.dtype, whole.dtype, code)  # what is forwarded has not been in memory
 
     if is_unrolled(whole.shape) and is_unrolled(selection.shape):
         return [_write_names(node, whole, selection, value, code)]

@@ -12,7 +12,7 @@ from pytensor.scalar.basic import Cast, Composite, ScalarOp
 from em_ppl.loops.code import ZERO, Code
 from em_ppl.loops.lengths import fold, is_number
 
-__all__ = ["literal", "write_scalar"]
+__all__ = ["cast", "literal", "write_scalar"]
 
 # Each argument is a name or a literal. NaN stays NaN.
 _EXPRESSIONS: dict[str, str] = {
@@ -101,7 +101,7 @@ def write_scalar(op: ScalarOp, inputs: Sequence[str], code: Code, node: Any) -> 
         return [inputs[-1]]
     dtype = node.outputs[0].type.dtype
     if isinstance(op, Cast):
-        return [_cast(inputs[0], node.inputs[0].type.dtype, dtype, code)]
+        return [cast(inputs[0], node.inputs[0].type.dtype, dtype, code)]
     if (known := _known(name, inputs, node, code)) is not None:
         return [known]
     if name == "Add":  # of what is known to be nothing, as gradients often are
@@ -125,10 +125,9 @@ def write_scalar(op: ScalarOp, inputs: Sequence[str], code: Code, node: Any) -> 
 
 def _known(name: str, inputs: Sequence[str], node: Any, code: Code) -> str | None:
     """Return the result of a scalar Op if no code is needed for it."""
-    if name == "Switch" and inputs[0] in ("True", "False"):
-        return inputs[1 if inputs[0] == "True" else 2]
-    if name == "Switch" and inputs[1] == inputs[2]:
-        return inputs[1]
+    if name == "Switch" and (inputs[0] in ("True", "False") or inputs[1] == inputs[2]):
+        k = 2 if inputs[0] == "False" else 1
+        return cast(inputs[k], node.inputs[k].type.dtype, node.outputs[0].type.dtype, code)
     if any(np.dtype(v.type.dtype).kind == "f" for v in (*node.inputs, *node.outputs)):
         return None
     if name == "Switch" and inputs[0] in code.comparisons:  # the smaller or larger one, written at length
@@ -162,7 +161,8 @@ def _write_composite(op: Composite, inputs: Sequence[str], code: Code) -> list[s
     return [name_of(v) for v in op.fgraph.outputs]
 
 
-def _cast(value: str, before: str, after: str, code: Code) -> str:
+def cast(value: str, before: str, after: str, code: Code) -> str:
+    """Write a number of one dtype as one of another."""
     whole = np.dtype(before).kind in "iub"
     if before == after or (after == "int64" and whole and fold("Add", [value, "0"]) is not None):
         return value

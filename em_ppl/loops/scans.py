@@ -68,7 +68,7 @@ def _first_row(state: Array, ins: Sequence[int], outs: Sequence[int], needed: Le
     A row that no step has written to yet is then read where the state comes from. None, if all must be there.
     """
     [last, *others] = outs
-    one_by_one = not others and set(ins) <= {last - 1, last} and state.shape[0] == needed
+    one_by_one = not others and {last - 1} <= {*ins} <= {last - 1, last} and state.shape[0] == needed
     return last - 1 - min(0, *ins) if one_by_one and not state.buffer else None
 
 
