@@ -272,9 +272,8 @@ def test_a_negative_whole_number_to_a_power():
         lambda i: pt.inc_subtensor(pt.zeros(2)[0], i),
         lambda i: pt.set_subtensor(pt.zeros(2)[0], i),
         lambda i: pt.inc_subtensor(pt.zeros(2)[:1], pt.stack([i])),
-        lambda i: pt.switch(pt.eq(pt.constant(1), 1), i, 0.5)[None],
     ],
-    ids=["increment", "set", "increment several", "switch"],
+    ids=["increment", "set", "increment several"],
 )
 def test_whole_numbers_among_floats_are_floats(function):
     """Their squares are not cut to 64 bits."""
