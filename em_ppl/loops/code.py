@@ -117,8 +117,16 @@ class Code:
         return name
 
     def known(self, expression: str) -> str | None:
-        """Return the name of the value of an expression, or a literal, if it has been computed."""
-        return next((frame.known[expression] for frame in self._frames if expression in frame.known), None)
+        """Return the name of the value of an expression, or a literal, if it has been computed.
+
+        What is in memory is known inside a loop only if the loop itself has read or written it: it may write to it.
+        """
+        for frame in reversed(self._frames):
+            if expression in frame.known:
+                return frame.known[expression]
+            if frame.repeats and BUFFER.match(expression):
+                return None
+        return None
 
     def once(self, key: Any, make: Callable[[], Made]) -> Made:
         """Return what has been made under this key, or make it."""
@@ -171,7 +179,7 @@ class Code:
         frame.close()
         counter = self.name("i")
         self.ends[counter] = end
-        inner = Frame()
+        inner = Frame(repeats=True)
         self._frames.append(inner)
         try:
             body(counter)
@@ -183,7 +191,7 @@ class Code:
 
     def _taken_up(self, loop: OpenLoop, body: Callable[[str], None]) -> bool:
         """Write a body at the end of an open loop, if all that it reads is there by then."""
-        inner, depth = Frame(known=dict(loop.known)), len(self._frames)
+        inner, depth = Frame(known=dict(loop.known), repeats=True), len(self._frames)
         self._guards.append(loop)
         self._frames.append(inner)
         try:

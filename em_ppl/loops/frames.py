@@ -101,6 +101,7 @@ class Frame:
     items: list[str | Block] = field(default_factory=list)
     known: dict[str, str] = field(default_factory=dict)  # expression -> name
     made: dict[Any, Any] = field(default_factory=dict)  # what more than one node needs
+    repeats: bool = False  # whether it is a loop's: memory may have changed since the time before
     open: OpenLoop | None = None
 
     def close(self) -> None:
