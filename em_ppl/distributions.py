@@ -80,7 +80,7 @@ class Normal(Distribution):
 
     def curvature(self, z: FloatArray, joint: bool) -> FloatArray:
         """See `Distribution`."""
-        return np.broadcast_to(np.eye(z.shape[-1]), (*z.shape, z.shape[-1]))
+        return np.ones_like(z)[..., None] * np.eye(z.shape[-1])
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""
@@ -219,7 +219,7 @@ class Laplace(Distribution):
 
     def curvature(self, z: FloatArray, joint: bool) -> FloatArray:
         """Return that of the Normal with the same variance: its own is a needle at the centre, and 0 elsewhere."""
-        return np.broadcast_to(0.5 * np.eye(z.shape[-1]), (*z.shape, z.shape[-1]))
+        return np.ones_like(z)[..., None] * (0.5 * np.eye(z.shape[-1]))
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""

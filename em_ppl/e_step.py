@@ -19,6 +19,7 @@ from em_ppl.compiled import CompiledModel
 from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.modes import STENCIL, LaplaceApproximation, Start, approximate
+from em_ppl.small_matrices import cholesky, product, transposed
 
 THIN = 1e-8  # share of Laplace's covariance that is added to integrated second moments
 
@@ -181,9 +182,11 @@ def points_with(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Floa
     With L L' the second moments, the points are 0 and +- e l_j: a weighted sum of h is then made of its value and its
     first and second differences at 0, which is the expectation to second order.
     """
-    root = np.linalg.cholesky(second)
-    along = np.linalg.solve(root, first[:, :, None])[:, :, 0] / (2 * STENCIL)
-    sides, each = STENCIL * root.transpose(0, 2, 1), 0.5 / STENCIL**2
+    root, inverse, others = cholesky(second)
+    if others.any():
+        raise np.linalg.LinAlgError("second moments that are not positive definite.")
+    along = product(inverse, first) / (2 * STENCIL)
+    sides, each = STENCIL * transposed(root), 0.5 / STENCIL**2
     away = np.concatenate([0 * first[:, None], sides, -sides], axis=1)
     centre = np.full((len(first), 1), 1 - 2 * each * first.shape[1])
     return away, np.concatenate([centre, each + along, each - along], axis=1)

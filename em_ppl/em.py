@@ -484,7 +484,7 @@ def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -
     """`starting_modes` of a portion of the subjects."""
     mean, everyone = group.location, np.arange(compiled.shape[0])
     as_wide_as_group = np.tile(np.eye(mean.shape[1]), (len(mean), 1, 1))
-    here = look_around(compiled, group, np.zeros_like(mean), as_wide_as_group, everyone)
+    here = look_around(compiled, group, np.zeros_like(mean), as_wide_as_group, as_wide_as_group, everyone)
     curvature = here.second[:, group.model.varying]
     left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
     if len(left):

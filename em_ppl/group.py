@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_ppl.distributions import Distribution
+from em_ppl.small_matrices import product, transposed
 
 __all__ = ["GroupPrior"]
 
@@ -259,6 +260,13 @@ class Group:
         potential = self.model.distribution.potential(z, self.model.joint)
         return np.asarray(constant - log_root.reshape(-1, *[1] * (potential.ndim - 1)) - potential)
 
+    def weight(self, x: FloatArray) -> FloatArray:
+        """Return how much x, (subject, point, parameter), count; each as much as another, unless tails are heavy."""
+        distribution = self.model.distribution
+        if not distribution.heavy_tails:
+            return np.ones_like(x)
+        return distribution.weight(self.standardise(x), self.model.joint)
+
     def pull(self, z: FloatArray) -> FloatArray:
         """Gradient of the negative log density by z."""
         return np.asarray(self.model.distribution.weight(z, self.model.joint) * z)
@@ -306,7 +314,7 @@ class Group:
 def _along(matrix: FloatArray, x: FloatArray) -> FloatArray:
     """Multiply each subject's matrix by each of its vectors, (subject, ..., parameter)."""
     rows = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
-    return (rows @ matrix.transpose(0, 2, 1)).reshape(x.shape)
+    return product(rows, transposed(matrix)).reshape(x.shape)
 
 
 def _spread(location: FloatArray, ndim: int) -> FloatArray:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,11 +31,11 @@ from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor import TensorVariable
 
 from em_ppl.cores import cores_in_use, in_threads
-from em_ppl.files import replacing
-from em_ppl.kept import digest, folder, kept
+from em_ppl.kept import digest, kept
 from em_ppl.loops import Array, Code, NotWritable, write_graph
 from em_ppl.loops import Index as Place
 from em_ppl.loops.wide import LANES, NotWide, widen
+from em_ppl.machine_code import compile_source
 from em_ppl.model import Column
 from em_ppl.signature import Unsayable, signature
 from em_ppl.subjects import FloatArray, Index, Subjects
@@ -296,33 +294,10 @@ def compile_kernel(source: Source) -> Kernel:
 
     from em_ppl.loops import lanes, machine, vectors
 
-    imports = "import math\n\nimport numpy as np\n\nfrom em_ppl.loops import lanes\nfrom em_ppl.loops.machine import *"
-    text = f"{imports}\n\n\n{source.text}"
+    imports = "from em_ppl.loops import lanes\nfrom em_ppl.loops.machine import *"
     called = [inspect.getsource(module) for module in (lanes, machine, vectors)]
-    module = _module(f"kernel_{digest(text, called, numba.__version__, _versions())}", text)
-    vars(module).update(source.functions)
-    arrays = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=only) for d, n, only in source.types]
-    function = numba.njit(cache=True, nogil=True, error_model="numpy")(module.kernel)
-    signature = numba.types.void(*arrays)
-    with warnings.catch_warnings():  # a function of PyTensor's may live in this process only
-        warnings.filterwarnings("ignore", ".*Cannot cache compiled function", numba.NumbaWarning)
-        try:
-            function.compile(signature)
-        except Exception:  # machine code that cannot be read, as after a crash: it is thrown away, and made again
-            function._cache.flush()  # type: ignore[attr-defined]
-            function.compile(signature)
-    function.disable_compile()
+    types = [numba.types.Array(numba.from_dtype(np.dtype(d)), n, "C", readonly=only) for d, n, only in source.types]
+    function = compile_source(
+        "kernel", f"{imports}\n\n\n{source.text}", types, functions=source.functions, depends_on=[called, _versions()]
+    )
     return Kernel(function, source.outputs, source.wide)
-
-
-def _module(name: str, source: str) -> ModuleType:
-    """Put the source into a file, beside which numba keeps machine code, and run it as a module."""
-    file, content = folder() / f"{name}.py", source.encode()
-    if not file.exists() or file.read_bytes() != content:
-        with replacing(file) as part:
-            part.write_bytes(content)
-    module = ModuleType(name)
-    module.__file__ = str(file)
-    sys.modules[name] = module  # where numba looks for it when it reads machine code
-    exec(compile(source, file, "exec"), vars(module))
-    return module

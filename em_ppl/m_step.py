@@ -16,6 +16,7 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.e_step import Posteriors
 from em_ppl.group import FloatArray, Group, GroupPrior, HyperPrior
+from em_ppl.small_matrices import product, transposed
 
 SMALLEST_SD = 1e-6  # relative to the starting spread: keeps a covariance positive definite
 LONGEST_STEP = 1.0  # of a coefficient or a shared parameter that is lengthened, in its units
@@ -49,10 +50,8 @@ class Moments:
 def moments(group: Group, subjects: Posteriors) -> Moments:
     """Take the expectations."""
     r = (subjects.laplace.mode - group.location)[:, None] + subjects.away
-    z = group.standardise(subjects.laplace.mode[:, None] + subjects.away)
-    u = group.model.distribution.weight(z, group.model.joint)
-    u = u * subjects.weights[:, :, None]
-    return Moments(u.sum(1), (u * r).sum(1), (u * r).transpose(0, 2, 1) @ r)
+    u = group.weight(subjects.points) * subjects.weights[:, :, None]
+    return Moments(u.sum(1), (u * r).sum(1), product(transposed(u * r), r))
 
 
 def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
@@ -151,9 +150,9 @@ def resolved_share(group: Group, mode: FloatArray, covariance: FloatArray) -> Fl
 def _shares(group: Group, mode: FloatArray, covariance: FloatArray) -> FloatArray:
     """`resolved_share` of each subject, (subject, parameter, parameter)."""
     inverse = group.inverse_cholesky[group.model.level]
-    left = inverse @ covariance @ inverse.transpose(0, 2, 1)
-    share = np.eye(left.shape[-1]) - group.curvature(group.standardise(mode)) @ left
-    return (share + share.transpose(0, 2, 1)) / 2
+    left = product(product(inverse, covariance), transposed(inverse))
+    share = np.eye(left.shape[-1]) - product(group.curvature(group.standardise(mode)), left)
+    return (share + transposed(share)) / 2
 
 
 def _mean_of_each_class(group: Group, values: FloatArray) -> FloatArray:
@@ -276,15 +275,16 @@ def complete_scores(group: Group, x: FloatArray) -> FloatArray:
     """
     model, level = group.model, group.model.level
     z, away = group.standardise(x), x - group.location[:, None]
-    pulled = (model.distribution.weight(z, model.joint) * z) @ group.inverse_cholesky[level]  # u S^-1 r
+    pulled = product(group.pull(z), group.inverse_cholesky[level])  # u S^-1 r
     # by the log of a diagonal entry all of its row of L changes; by what is below it, per diagonal entry, one entry
     rows, columns = model.below
     diagonal = np.diagonal(group.cholesky, axis1=1, axis2=2)[level]
     by_log_diagonal = pulled * away - 1.0
     by_below = pulled[..., rows] * z[..., columns] * diagonal[:, None, rows]
-    blocks = [np.einsum("ln,nkc->nklc", model.members, part) for part in (by_log_diagonal, by_below)]
-    blocks = [block.reshape(*x.shape[:2], -1) for block in blocks]
-    return np.concatenate([pulled @ model.design, *blocks], axis=2)
+    blocks = [by_log_diagonal, by_below]
+    if model.n_levels > 1:
+        blocks = [np.einsum("ln,nkc->nklc", model.members, block).reshape(*x.shape[:2], -1) for block in blocks]
+    return np.concatenate([product(pulled, model.design), *blocks], axis=2)
 
 
 def scores(group: Group, subjects: Posteriors) -> FloatArray:

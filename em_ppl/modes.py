@@ -6,7 +6,6 @@ group has location 0 and scale 1, so that it does not depend on the units of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,23 +14,16 @@ from numpy.typing import NDArray
 
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
+from em_ppl.derivatives import differences, newton, points_around
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.model import ModelError
-from em_ppl.small_matrices import inverse_roots, product, product_with_itself, solve
-
-Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
+from em_ppl.search import ARMIJO, ROUNDING, SHORTER, Minima, descent, minimise
+from em_ppl.small_matrices import cholesky, product, product_with_itself, transposed
 
 GRADIENT_TOLERANCE = 1e-6
 MOST_LOOKS = 8  # for Newton's method; whom it has not brought to a mode then, is searched for
-MAX_STEPS = 100
-ARMIJO = 1e-4  # of what the slope promises a step must bring
-SHORTER = 0.3  # share of a step that is tried when it does not lead down
-ROUNDING = 1e-14  # share of a value that it may be wrong by
-CLOSE = 1e-12  # twice the log posterior that is left to gain: a millionth of a posterior SD
-NEARLY = 1e-5  # the same, some thousandths of a posterior SD: one more step of Newton's leaves next to nothing
-STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
+NEARLY = 1e-5  # twice the log posterior left to gain, some thousandths of an SD: one more step leaves next to nothing
 LONGEST_STEP = 3.0  # in SDs of the group
-FLAT = 1e-3  # curvature of a search's steps, the group's being 1
 NO_HILL = 1e-8  # curvature of a posterior, below which it has no maximum in that direction
 STENCIL = 1e-3  # of a posterior SD: truncation 1e-7, rounding 1e-11 of the second derivative
 LARGEST_SHIFT = 1.0  # in posterior SDs
@@ -124,15 +116,6 @@ class LaplaceApproximation:
         return self.log_likelihood + self.log_prior + 0.5 * log_determinant
 
 
-class Minima(NamedTuple):
-    """Where a batched search ended: point, value, gradient, and whether it is a minimum."""
-
-    point: FloatArray
-    value: FloatArray
-    gradient: FloatArray
-    converged: NDArray[np.bool_]
-
-
 @np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
 def approximate(compiled: CompiledModel, group: Group, start: Start, *, brisk: bool = False) -> LaplaceApproximation:
     """Find every subject's mode, and the Laplace approximation there.
@@ -151,12 +134,11 @@ def approximate(compiled: CompiledModel, group: Group, start: Start, *, brisk: b
     """
     here = _at_modes(compiled, group, start, NEARLY if brisk else 0.0)
     varying, factor = group.model.varying, group.factor()
-    covariance, mode = product_with_itself(factor @ here.root), group.unstandardise(here.z)
-    try:
-        np.linalg.cholesky(covariance)  # for those who need it next
-    except np.linalg.LinAlgError as error:
-        raise _shrunk(compiled, group, mode, covariance, np.arange(len(mode))) from error
-    bend = bend_over(covariance, factor @ here.along, here.third, varying)
+    covariance, mode = product_with_itself(product(factor, here.root)), group.unstandardise(here.z)
+    if cholesky(covariance)[2].any():
+        raise _shrunk(compiled, group, mode, covariance, np.arange(len(mode)))
+    away = product(here.inverse_along, group.inverse_cholesky[group.model.level])
+    bend = bend_over(covariance, product(factor, here.along), away, here.third, varying)
     shift, shortened = _shift(covariance, bend[:, varying] + _bend_of_group(group, mode, covariance))
     return LaplaceApproximation(
         mode=mode,
@@ -182,9 +164,13 @@ class Place(NamedTuple):
     slope: FloatArray  # (subject, declared parameter)
     second: FloatArray  # negative, (subject, declared parameter, parameter)
     third: FloatArray  # (subject, direction, declared parameter): two times along the same column of `along`
-    along: FloatArray  # about such a root as the next one; where the group is standard, too
-    hessian: FloatArray  # of the negative log posterior, (subject, parameter, parameter)
+    along: FloatArray  # about such a root as `root`; where the group is standard, too
+    inverse_along: FloatArray
+    objective: FloatArray  # negative log posterior, less a constant
+    gradient: FloatArray  # of the objective
     root: FloatArray  # of the Laplace covariance, (subject, parameter, parameter)
+    inverse_root: FloatArray
+    step: FloatArray  # Newton's, downhill
     repaired: NDArray[np.bool_]  # whether the posterior is no hill there, and the root was repaired
     found: NDArray[np.bool_]  # whether it is a mode
 
@@ -192,51 +178,78 @@ class Place(NamedTuple):
         """Return some of them."""
         return Place._make(values[who] for values in self)
 
-    def moved(self, group: Group, step: FloatArray, who: Index) -> Place:
-        """Return the modes that lie a short step on; all but values and slopes are those from here."""
-        along = np.einsum("nij,nj->ni", group.factor(who), step)
-        less = np.einsum("nij,nj->ni", self.second, along)
-        gain = ((self.slope - 0.5 * less)[:, group.model.varying] * along).sum(1)
-        return self._replace(
-            z=self.z + step,
-            log_likelihood=self.log_likelihood + gain,
-            slope=self.slope - less,
-            found=np.ones(len(step), dtype=bool),
-        )
-
     def put(self, who: Index, other: Place) -> None:
         """Let some be elsewhere."""
         for mine, its in zip(self, other, strict=True):
             mine[who] = its
 
+    def settle(self, who: Index, group: Group) -> None:
+        """Let some be at modes that lie a short step on; all but values and slopes remain those of before."""
+        along, second = product(group.factor(who), self.step[who]), self.second[who]
+        before, after = self.slope[who], self.slope[who] - product(second, along)
+        self.z[who] += self.step[who]
+        self.log_likelihood[who] += 0.5 * ((before + after)[:, group.model.varying] * along).sum(1)
+        self.slope[who], self.found[who] = after, True
 
-def look_around(compiled: CompiledModel, group: Group, z: FloatArray, along: FloatArray, who: Index) -> Place:
+
+def look_around(
+    compiled: CompiledModel, group: Group, z: FloatArray, along: FloatArray, inverse_along: FloatArray, who: Index
+) -> Place:
     """Evaluate at z and along the columns of roots of about the Laplace covariances, where the group is standard."""
-    x, factor = group.unstandardise(z, who), group.factor(who)
-    sides = factor @ along
-    try:
-        value, slope, second, third = differentiate(compiled, group, x, sides, who)
-    except np.linalg.LinAlgError as error:
-        raise _shrunk(compiled, group, x, product_with_itself(sides), who) from error
+    value, slope, second, third = differentiate(compiled, group, z, along, inverse_along, who)
     varying, impossible = group.model.varying, ~(np.isfinite(value) & np.isfinite(slope).all(1))
     if impossible.any():
         value[impossible] = -np.inf
         slope[impossible] = 0.0  # of the posterior; its own is against the group's
         inverse = group.inverse_cholesky[group.model.level[who]][impossible]
         slope[np.ix_(impossible, varying)] = np.einsum("nj,nji->ni", group.pull(z[impossible]), inverse)
-    hessian = hessian_of_posterior(group, z, second[:, varying], factor)
-    root, repaired = laplace_root(hessian)
-    return Place(z, value, slope, second, third, along, hessian, root, repaired, np.zeros(len(z), dtype=bool))
+    objective = group.model.distribution.potential(z, group.model.joint) - value
+    return Place(
+        *(z, value, slope, second, third, along, inverse_along, objective),
+        *newton_steps(group, z, slope, second[:, varying], who),
+        found=np.zeros(len(z), dtype=bool),
+    )
+
+
+def newton_steps(
+    group: Group, z: FloatArray, slope: FloatArray | None, curvature: FloatArray, who: Index
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Take Newton's steps, downhill, from slopes of the log-likelihoods (None: 0) and Hessians of negative ones.
+
+    Returns
+    -------
+    gradient : ndarray
+        Of the negative log posterior, where the group is standard, (subject, parameter).
+    root, inverse : ndarray
+        Root of the Laplace covariance there, and its inverse, (subject, parameter, parameter).
+    step : ndarray
+        (subject, parameter)
+    repaired : ndarray of bool
+        Whose posterior is no hill there. A direction in which the Hessian is not positive has no maximum: it is given
+        curvature 1 in the root, that of a Normal group, as if the trials said nothing about it.
+    """
+    own, varying = group.curvature(z), group.model.varying
+    slope = np.zeros((len(z), len(group.model.unit))) if slope is None else slope
+    gradient, hessian, root, inverse, step, bent = newton(
+        group.factor(who), slope, curvature, varying, group.pull(z), own, NO_HILL, LONGEST_STEP
+    )
+    if bent.any():
+        step[bent] = descent(hessian[bent], gradient[bent], LONGEST_STEP)
+        values, vectors = np.linalg.eigh(hessian[bent])
+        flat = values < NO_HILL
+        widths = np.sqrt(np.where(flat, 1.0, values))[:, None, :]
+        root[bent], inverse[bent], bent[bent] = vectors / widths, transposed(vectors * widths), flat.any(1)
+    return gradient, root, inverse, step, bent
 
 
 def _at_modes(compiled: CompiledModel, group: Group, start: Start, nearly: float) -> Place:
     """Find modes: by Newton's method, where looking around costs about what one evaluation does; else by search."""
     everyone = np.arange(len(start.mode))
-    z, along = _begin(group, start)
+    z, along, inverse_along = _begin(group, start)
     if not compiled.many_at_once:
         found = find_modes(compiled, group, group.unstandardise(z), start.curvature)
         return _at_found(compiled, group, found, start.curvature, everyone)
-    here = look_around(compiled, group, z, along, everyone)
+    here = look_around(compiled, group, z, along, inverse_along, everyone)
     left = step_to_modes(compiled, group, here, GRADIENT_TOLERANCE, nearly)
     if len(left):
         found = find_modes(compiled, group, group.unstandardise(z[left], left), start.curvature[left], who=left)
@@ -244,22 +257,19 @@ def _at_modes(compiled: CompiledModel, group: Group, start: Start, nearly: float
     return here
 
 
-def _begin(group: Group, start: Start) -> tuple[FloatArray, FloatArray]:
-    """Say where the search begins, and about which root the covariance has there, where the group is standard."""
-    z, factor = group.standardise(start.mode), group.factor()
-    hessian = hessian_of_posterior(group, z, start.curvature, factor)
-    root, repaired = laplace_root(hessian)
+def _begin(group: Group, start: Start) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Say where the search begins, and about which root the covariance has there, and its inverse, in standard space."""
+    z, everyone = group.standardise(start.mode), np.arange(len(start.mode))
+    _, root, inverse, step, _ = newton_steps(group, z, start.slope, start.curvature, everyone)
     if start.slope is None:
-        return z, root
-    g = group.pull(z) - product(factor.transpose(0, 2, 1), start.slope[:, group.model.varying])
-    step = newton_steps(hessian, root, repaired, g)
-    return z + np.where(np.isfinite(step), step, 0.0), root  # where a slope overflows it begins where it was
+        return z, root, inverse
+    return z + np.where(np.isfinite(step), step, 0.0), root, inverse  # where a slope overflows it begins where it was
 
 
 def _at_found(compiled: CompiledModel, group: Group, found: Minima, curvature: FloatArray, who: Index) -> Place:
     """Look around where a search ended."""
-    along, _ = laplace_root(hessian_of_posterior(group, found.point, curvature, group.factor(who)))
-    return look_around(compiled, group, found.point, along, who)._replace(found=found.converged)
+    _, root, inverse, _, _ = newton_steps(group, found.point, None, curvature, who)
+    return look_around(compiled, group, found.point, root, inverse, who)._replace(found=found.converged)
 
 
 def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float, nearly: float) -> Index:
@@ -268,28 +278,31 @@ def step_to_modes(compiled: CompiledModel, group: Group, here: Place, tol: float
     Where there is no more than `nearly` left to gain the last step is taken without a look: derivatives say what is
     there.
     """
-    varying, going, share = group.model.varying, np.arange(len(here.z)), np.ones(len(here.z))
+    now, going, share = here, np.arange(len(here.z)), np.ones(len(here.z))
     for looks in range(1, MOST_LOOKS + 1):
-        now = here.take(going)
-        f, g = _objective(group, now.z, now.log_likelihood, now.slope, going)
-        step = newton_steps(now.hessian, now.root, now.repaired, g)
-        promised = (step * g).sum(1)
-        possible, arrived = np.isfinite(f), np.abs(g).max(1) <= _tolerance(group, tol)
+        promised = (now.step * now.gradient).sum(1)
+        possible = np.isfinite(now.objective)
+        arrived = possible & (np.abs(now.gradient).max(1) <= _tolerance(group, tol))
         # a curvature of 0 may be one that could not be taken
-        known = now.second[:, varying].any((1, 2))
-        last = np.flatnonzero(possible & ~arrived & (-promised <= nearly) & known)
-        here.found[going] = possible & arrived
-        here.put(going[last], now.take(last).moved(group, step[last], going[last]))
-        further = np.flatnonzero(possible & ~here.found[going])
-        going, step, f, promised = going[further], step[further], f[further], promised[further]
-        if not len(going) or looks == MOST_LOOKS:
+        last = possible & ~arrived & (-promised <= nearly) & now.second[:, group.model.varying].any((1, 2))
+        here.found[going[arrived]] = True
+        here.settle(going[last], group)
+        further = np.flatnonzero(possible & ~arrived & ~last)
+        if not len(further) or looks == MOST_LOOKS:
             break
-        z = now.z[further] + share[going, None] * step
-        there = look_around(compiled, group, z, now.root[further], going)
-        f_there, _ = _objective(group, there.z, there.log_likelihood, there.slope, going)
-        down = f_there <= f + ARMIJO * share[going] * promised + ROUNDING * np.abs(f)
-        here.put(going[down], there.take(np.flatnonzero(down)))
-        share[going] = np.where(down, 1.0, SHORTER * share[going])
+        if len(further) < len(going):
+            now, going, share, promised = now.take(further), going[further], share[further], promised[further]
+        there = look_around(compiled, group, now.z + share[:, None] * now.step, now.root, now.inverse_root, going)
+        most = now.objective + ARMIJO * share * promised + ROUNDING * np.abs(now.objective)
+        down = np.flatnonzero(there.objective <= most)
+        share *= SHORTER
+        share[down] = 1.0
+        if len(down) < len(going):
+            there = there.take(down)
+            now.put(down, there)
+        else:
+            now = there
+        here.put(going[down], there)
     return np.flatnonzero(~here.found)
 
 
@@ -297,7 +310,7 @@ def _objective(
     group: Group, z: FloatArray, log_likelihood: FloatArray, slope: FloatArray, who: Index
 ) -> tuple[FloatArray, FloatArray]:
     """Negative log posterior, less a constant, and its gradient, where the group is standard."""
-    along_z = np.einsum("ni,nij->nj", slope[:, group.model.varying], group.factor(who))
+    along_z = product(transposed(group.factor(who)), slope[:, group.model.varying])
     value = group.model.distribution.potential(z, group.model.joint) - log_likelihood
     return value, group.pull(z) - along_z
 
@@ -338,126 +351,22 @@ def find_modes(
         return _objective(group, z, value, gradient, index)
 
     z = group.standardise(start, who)
-    hessian = hessian_of_posterior(group, z, curvature, group.factor(who))
+    hessian = hessian_of_posterior(group, z, curvature, who)
     return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
 
 
-def hessian_of_posterior(group: Group, z: FloatArray, curvature: FloatArray, factor: FloatArray) -> FloatArray:
+def hessian_of_posterior(group: Group, z: FloatArray, curvature: FloatArray, who: Index | None = None) -> FloatArray:
     """Hessian of the negative log posterior, where the group is standard: its own at z and what the trials add."""
-    return group.curvature(z) + factor.transpose(0, 2, 1) @ curvature @ factor
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what is no finite number is seen to
-def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance: float, longest_step: float) -> Minima:
-    """Minimise many small functions at once: damped BFGS, each row leaving when its gradient is small.
-
-    Parameters
-    ----------
-    objective : callable
-        ``objective(z[rows], rows) -> values, gradients``. A value or gradient that is no finite number means
-        "not here": the step towards it is shortened.
-    z : ndarray
-        (row, dimension), starting points.
-    hessian : ndarray
-        (row, dimension, dimension), a guess; it need not be positive definite.
-    tolerance : float
-        Largest absolute gradient of a minimum.
-    longest_step : float
-        Largest Euclidean length of a step.
-    """
-    z, hessian = z.copy(), _positive(hessian)
-    active, stuck = np.arange(len(z)), np.zeros(len(z), dtype=int)
-    f, g = _finite(objective(z, active))
-    for _ in range(MAX_STEPS):
-        active = active[np.isfinite(f[active]) & (np.abs(g[active]).max(1) > tolerance) & (stuck[active] < STUCK)]
-        if not len(active):
-            break
-        step = descent(hessian[active], g[active], longest_step)
-        new, f_new, g_new, moved = _backtrack(objective, z[active], step, f[active], g[active], active)
-        hessian[active] = _bfgs(hessian[active], new - z[active], g_new - g[active])
-        hessian[active[~moved]] *= 10.0  # no descent along this step: trust the model less
-        stuck[active] = np.where(f_new < f[active], 0, stuck[active] + 1)
-        z[active], f[active], g[active] = new, f_new, g_new
-    # where rounding hides the rest of the gradient, a millionth of a posterior SD will do
-    left = (descent(hessian, g, np.inf) * -g).sum(1)
-    return Minima(z, f, g, np.isfinite(f) & ((np.abs(g).max(1) <= tolerance) | (left < CLOSE)))
-
-
-def _finite(values: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
-    f, g = values
-    bad = ~(np.isfinite(f) & np.isfinite(g).all(1))
-    return np.where(bad, np.inf, f), np.where(bad[:, None], 0.0, g)
-
-
-def _positive(hessian: FloatArray) -> FloatArray:
-    """Take the curvature's absolute value: Newton's steps then lead down, and BFGS keeps it so."""
-    hessian, (_, bent) = hessian.copy(), inverse_roots(hessian, FLAT)
-    if len(bent):
-        values, vectors = np.linalg.eigh(hessian[bent])
-        hessian[bent] = (vectors * np.maximum(np.abs(values), FLAT)[:, None, :]) @ vectors.transpose(0, 2, 1)
-    return hessian
-
-
-def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
-    """Return Newton's steps, (row, dimension), downhill also where the Hessian curves down, and no longer than that."""
-    root, bent = inverse_roots(hessian, FLAT)
-    if len(bent):
-        values, vectors = np.linalg.eigh(hessian[bent])
-        root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
-    return shortened(-solve(root, g), longest)
-
-
-def newton_steps(hessian: FloatArray, root: FloatArray, repaired: NDArray[np.bool_], g: FloatArray) -> FloatArray:
-    """Do what `descent` does, by roots of the inverse Hessians, of which some have been repaired."""
-    step = -solve(root, g)
-    if repaired.any():
-        step[repaired] = descent(hessian[repaired], g[repaired], LONGEST_STEP)
-    return shortened(step, LONGEST_STEP)
-
-
-def shortened(step: FloatArray, longest: float) -> FloatArray:
-    """Make steps no longer than that."""
-    length = np.sqrt((step**2).sum(1, keepdims=True))
-    return np.asarray(step * np.minimum(1.0, longest / np.maximum(length, 1e-300)))
-
-
-def _backtrack(
-    objective: Objective, z: FloatArray, step: FloatArray, f: FloatArray, g: FloatArray, rows: Index
-) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Shorten steps until each one descends (Armijo); rows that never do stay where they are."""
-    new = z + step
-    f_new, g_new = _finite(objective(new, rows))
-    slope = (step * g).sum(1)
-    rounding = ROUNDING * np.abs(f)
-    fraction = 1.0
-    for _ in range(12):
-        high = np.flatnonzero(f_new > f + ARMIJO * fraction * slope + rounding)
-        if not len(high):
-            break
-        fraction *= SHORTER
-        new[high] = z[high] + fraction * step[high]
-        f_new[high], g_new[high] = _finite(objective(new[high], rows[high]))
-    moved = f_new <= f + rounding
-    keep = moved[:, None]
-    return np.where(keep, new, z), np.where(moved, f_new, f), np.where(keep, g_new, g), moved
-
-
-def _bfgs(hessian: FloatArray, s: FloatArray, y: FloatArray) -> FloatArray:
-    """Update Hessians by the change y of the gradient along s, where that keeps them positive."""
-    sy, hs = (s * y).sum(1), np.einsum("nij,nj->ni", hessian, s)
-    shs = (s * hs).sum(1)
-    good = (sy > 1e-10 * np.sqrt((s**2).sum(1) * (y**2).sum(1))) & (shs > 0)
-    sy, shs = np.where(good, sy, 1.0), np.where(good, shs, 1.0)
-    change = np.einsum("ni,nj->nij", y, y) / sy[:, None, None] - np.einsum("ni,nj->nij", hs, hs) / shs[:, None, None]
-    return hessian + np.where(good[:, None, None], change, 0.0)
+    factor = group.factor(who)
+    return group.curvature(z) + product(transposed(factor), product(curvature, factor))
 
 
 def differentiate(
-    compiled: CompiledModel, group: Group, x: FloatArray, root: FloatArray, who: Index | None = None
+    compiled: CompiledModel, group: Group, z: FloatArray, along: FloatArray, inverse_along: FloatArray, who: Index
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Take derivatives of the log-likelihoods, from 2P + 1 gradients.
 
-    The points lie at x and x +- e l_j, with l_j the columns of `root`: first differences of the gradient give H l_j,
+    The points lie at x and x +- e l_j, with l_j the columns of L A: first differences of the gradient give H l_j,
     second differences the third derivatives, two times along l_j and by any parameter.
 
     Parameters
@@ -465,13 +374,13 @@ def differentiate(
     compiled : CompiledModel
         The likelihoods.
     group : Group
-        For its shared parameters.
-    x : ndarray
-        (subject, parameter), the varying parameters.
-    root : ndarray
-        (subject, parameter, parameter), of about the Laplace covariance.
-    who : ndarray of int, optional
-        Which subjects these are; all, if left out.
+        Whose location, Cholesky factor L and shared parameters count.
+    z : ndarray
+        (subject, parameter), the varying parameters x where the group is standard.
+    along, inverse_along : ndarray
+        A, a root of about the Laplace covariance there, and its inverse, (subject, parameter, parameter).
+    who : ndarray of int
+        Which subjects these are.
 
     Returns
     -------
@@ -485,22 +394,18 @@ def differentiate(
     third : ndarray
         Of the negative log-likelihoods, (subject, direction, declared parameter); 0 there, too.
     """
-    (n, p), sides = x.shape, STENCIL * root.transpose(0, 2, 1)
-    points = group.complete(x[:, None] + np.concatenate([np.zeros((n, 1, p)), sides, -sides], axis=1))
-    index = np.repeat(np.arange(n) if who is None else who, 2 * p + 1)
-    value, slope = compiled.value_and_gradient(points.reshape(len(index), -1), index)
-    value, slope = value.reshape(n, -1)[:, 0].copy(), slope.reshape(n, 2 * p + 1, -1)
-    here, up, down = slope[:, 0].copy(), slope[:, 1 : p + 1], slope[:, p + 1 :]
-    along = ((down - up) / (2 * STENCIL)).transpose(0, 2, 1)
-    third = (2 * here[:, None] - up - down) / STENCIL**2
-    second = along @ np.linalg.inv(root)
-    own = second[:, group.model.varying]
-    second[:, group.model.varying] = (own + own.transpose(0, 2, 1)) / 2
-    finite = (np.isfinite(second).all((1, 2)) & np.isfinite(third).all((1, 2)))[:, None, None]
-    return value, here, np.where(finite, second, 0.0), np.where(finite, third, 0.0)
+    factor, varying = group.factor(who), group.model.varying
+    declared = group.complete(np.zeros(len(varying)))
+    points = points_around(group.location[who], factor, z, along, declared, varying, STENCIL)
+    n, k, d = points.shape
+    value, slopes = compiled.value_and_gradient(points.reshape(n * k, d), np.repeat(who, k))
+    slope, second, third = differences(slopes.reshape(n, k, d), factor, inverse_along, varying, STENCIL)
+    return value[::k].copy(), slope, second, third
 
 
-def bend_over(covariance: FloatArray, root: FloatArray, third: FloatArray, varying: Index) -> FloatArray:
+def bend_over(
+    covariance: FloatArray, root: FloatArray, inverse: FloatArray, third: FloatArray, varying: Index
+) -> FloatArray:
     """Sum third derivatives over a covariance that is close to that of which the root is.
 
     With V = L W L', t_k = sum_ab W_ab T(l_a, l_b, e_k). Of this T(l_a, l_a, e_k) is `third`. Where a and b differ
@@ -508,8 +413,8 @@ def bend_over(covariance: FloatArray, root: FloatArray, third: FloatArray, varyi
 
     Parameters
     ----------
-    covariance, root : ndarray
-        V and L, (subject, parameter, parameter).
+    covariance, root, inverse : ndarray
+        V, L and the inverse of L, (subject, parameter, parameter).
     third : ndarray
         See `differentiate`.
     varying : ndarray of int
@@ -520,13 +425,12 @@ def bend_over(covariance: FloatArray, root: FloatArray, third: FloatArray, varyi
     ndarray
         t, (subject, declared parameter).
     """
-    inverse = np.linalg.inv(root)
-    w = inverse @ covariance @ inverse.transpose(0, 2, 1)
-    along = third[:, :, varying] @ root  # T(l_a, l_a, l_b)
+    w = product(product(inverse, covariance), transposed(inverse))
+    along = product(third[:, :, varying], root)  # T(l_a, l_a, l_b)
     apart = w * along
     apart[:, range(w.shape[1]), range(w.shape[1])] = 0.0
     bend = np.einsum("naa,nak->nk", w, third)
-    bend[:, varying] += 2 * np.einsum("nci,nc->ni", inverse, apart.sum(2))
+    bend[:, varying] += 2 * product(transposed(inverse), apart.sum(2))
     return bend
 
 
@@ -540,28 +444,12 @@ def _bend_of_group(group: Group, x: FloatArray, covariance: FloatArray) -> Float
     return np.einsum("nj,nji->ni", along_z, group.inverse_cholesky[group.model.level])
 
 
-def laplace_root(hessian: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return a root of the inverse of each posterior's Hessian, and whose had to be repaired.
-
-    That is where the group is standard. A direction in which the Hessian is not positive has no maximum there: it is
-    given curvature 1, that of a Normal group, as if the trials said nothing about it.
-    """
-    root, others = inverse_roots(hessian, NO_HILL)
-    bad = np.zeros(len(root), dtype=bool)
-    if len(others):
-        values, vectors = np.linalg.eigh(hessian[others])
-        flat = values < NO_HILL
-        root[others] = vectors / np.sqrt(np.where(flat, 1.0, values))[:, None, :]
-        bad[others] = flat.any(1)
-    return root, bad
-
-
 def _shift(covariance: FloatArray, bend: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Mode minus mean, V t / 2, no longer than one posterior SD.
 
     Longer ones are beyond a second-order expansion; within it, V - w w' and so the group's covariance stay positive.
     """
-    shift = 0.5 * np.einsum("nij,nj->ni", covariance, bend)
+    shift = 0.5 * product(covariance, bend)
     length = np.sqrt(np.maximum(0.5 * (shift * bend).sum(1), 0))  # w' V^-1 w = w' t / 2
     long = length > LARGEST_SHIFT
     return shift / np.where(long, length / LARGEST_SHIFT, 1.0)[:, None], long

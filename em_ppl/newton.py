@@ -14,7 +14,7 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.e_step import Posteriors, Scheme, e_step
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import group_log_posterior, group_score
-from em_ppl.modes import descent
+from em_ppl.search import descent
 from em_ppl.uncertainty import information
 
 __all__ = ["newton_step", "step_by"]

@@ -13,7 +13,7 @@ from scipy import stats
 
 import em_ppl as em
 import em_ppl.compiled
-from em_ppl import functions, kept, kernels
+from em_ppl import functions, kept, kernels, machine_code
 from em_ppl.cores import at_most, cores_in_use, in_threads
 from em_ppl.kernels import _portions, compile_kernel, write_source
 from em_ppl.model import Column
@@ -264,7 +264,7 @@ def test_what_cannot_be_written_is_left_to_pytensor():
 def test_machine_code_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, how):
     """As a crash, or a full disk, leaves it: every file of the cache is broken."""
     monkeypatch.setattr(kept, "folder", lambda: tmp_path)
-    monkeypatch.setattr(kernels, "folder", lambda: tmp_path)
+    monkeypatch.setattr(machine_code, "folder", lambda: tmp_path)
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
     x, y = pt.scalar("x", dtype="float64"), pt.vector("y", dtype="float64")
     kind = Column("float64", True, True, ())

@@ -1,40 +1,44 @@
-"""Many small matrices at once, against NumPy one by one."""
+"""Small matrices, against NumPy one by one."""
 
 import numpy as np
 import pytest
 
-from em_ppl.small_matrices import inverse_roots, product, product_with_itself, solve
+from em_ppl.small_matrices import cholesky, product, product_with_itself, solve, transposed
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
-def test_inverse_roots(n):
+def test_cholesky(n):
     generator = np.random.default_rng(n)
     definite = product_with_itself(generator.normal(size=(40, n, n))) + 0.1 * np.eye(n)
     turned = np.linalg.qr(generator.normal(size=(n, n)))[0]
     bent = turned @ np.diag([-0.5, *np.arange(1.0, n)]) @ turned.T
-    roots, others = inverse_roots(np.array([*definite, bent, np.full((n, n), np.nan)]), 1e-8)
-    assert others.tolist() == [40, 41]
-    for matrix, root in zip(definite, roots[:40], strict=True):
-        np.testing.assert_allclose(root @ root.T @ matrix, np.eye(n), atol=1e-9)
-    np.testing.assert_array_equal(roots, np.triu(roots))
+    factors, inverses, others = cholesky(np.array([*definite, bent, np.full((n, n), np.nan)]), 1e-8)
+    assert others.tolist() == [False] * 40 + [True, True]
+    np.testing.assert_allclose(factors[:40], np.linalg.cholesky(definite), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(inverses[:40] @ factors[:40], np.tile(np.eye(n), (40, 1, 1)), atol=1e-10)
+    for triangular in (factors, inverses):
+        np.testing.assert_array_equal(triangular, np.tril(triangular))
     # the same bits, whoever else is there
-    np.testing.assert_array_equal(inverse_roots(definite[7:8], 1e-8)[0], roots[7:8])
+    np.testing.assert_array_equal(cholesky(definite[7:8])[1], inverses[7:8])
 
 
 def test_least_square_on_the_diagonal():
     matrices = np.array([np.diag([1.0, 1e-4]), np.diag([1.0, 1e-2]), np.diag([0.0, 1.0])])
-    assert inverse_roots(matrices, 1e-3)[1].tolist() == [0, 2]
+    assert cholesky(matrices, 1e-3)[2].tolist() == [True, False, True]
 
 
 def test_product():
     generator = np.random.default_rng(0)
-    matrices, vectors = generator.normal(size=(5, 3, 3)), generator.normal(size=(5, 3))
-    expected = [matrix @ vector for matrix, vector in zip(matrices, vectors, strict=True)]
-    np.testing.assert_allclose(product(matrices, vectors), expected)
+    matrices, others, vectors = (generator.normal(size=shape) for shape in ((5, 3, 2), (5, 2, 4), (5, 2)))
+    np.testing.assert_allclose(product(matrices, others), matrices @ others)
+    np.testing.assert_allclose(product(matrices, vectors), [m @ v for m, v in zip(matrices, vectors, strict=True)])
+    # views, too
+    np.testing.assert_allclose(product(transposed(others), transposed(matrices)), transposed(matrices @ others))
+    np.testing.assert_allclose(product(matrices[::2], vectors[::2]), product(matrices, vectors)[::2])
 
 
 def test_solve():
     generator = np.random.default_rng(0)
     matrices, vectors = product_with_itself(generator.normal(size=(5, 3, 3))) + np.eye(3), generator.normal(size=(5, 3))
     expected = [np.linalg.solve(matrix, vector) for matrix, vector in zip(matrices, vectors, strict=True)]
-    np.testing.assert_allclose(solve(inverse_roots(matrices, 1e-8)[0], vectors), expected)
+    np.testing.assert_allclose(solve(transposed(cholesky(matrices)[1]), vectors), expected)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_ppl.modes import minimise
 from em_ppl.plots.style import ALONE, EM, GROUP, NUTS, legend_above, shown, tidy
+from em_ppl.search import minimise
 from em_ppl.translation import posterior_of
 
 if TYPE_CHECKING:
