@@ -222,7 +222,7 @@ class Group:
         """Inverse of S, exactly symmetric, (level, parameter, parameter)."""
         return self.inverse_cholesky.transpose(0, 2, 1) @ self.inverse_cholesky
 
-    @property
+    @cached_property
     def sd(self) -> FloatArray:
         """Standard deviations (scales, where tails are heavy), (level, parameter)."""
         return np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
@@ -306,7 +306,8 @@ class Group:
     @property
     def units(self) -> FloatArray:
         """What each free number is measured in: parameters' spreads for b and shared ones, 1 for the rest."""
-        model, ones = self.model, np.ones(len(self.to_vector()) - len(self.coefficients) - len(self.shared))
+        model, (levels, p, _) = self.model, self.covariances.shape
+        ones = np.ones(levels * (p + len(model.below[0])))
         of_coefficients = model.unit[model.varying][model.belongs_to] / model.typical
         return np.concatenate([of_coefficients, ones, model.unit[model.shared]])
 

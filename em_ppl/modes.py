@@ -258,7 +258,7 @@ def _at_modes(compiled: CompiledModel, group: Group, start: Start, nearly: float
 
 
 def _begin(group: Group, start: Start) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Say where the search begins, and about which root the covariance has there, and its inverse, in standard space."""
+    """Say where the search begins, and about which root the covariance has there (and the inverse of the root)."""
     z, everyone = group.standardise(start.mode), np.arange(len(start.mode))
     _, root, inverse, step, _ = newton_steps(group, z, start.slope, start.curvature, everyone)
     if start.slope is None:
@@ -351,14 +351,9 @@ def find_modes(
         return _objective(group, z, value, gradient, index)
 
     z = group.standardise(start, who)
-    hessian = hessian_of_posterior(group, z, curvature, who)
-    return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
-
-
-def hessian_of_posterior(group: Group, z: FloatArray, curvature: FloatArray, who: Index | None = None) -> FloatArray:
-    """Hessian of the negative log posterior, where the group is standard: its own at z and what the trials add."""
     factor = group.factor(who)
-    return group.curvature(z) + product(transposed(factor), product(curvature, factor))
+    hessian = group.curvature(z) + product(transposed(factor), product(curvature, factor))
+    return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
 
 
 def differentiate(
