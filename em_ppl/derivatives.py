@@ -113,13 +113,8 @@ def newton(
         Whose Hessian is not positive definite: roots and steps mean nothing.
     """
     n, p = pull.shape
-    gradient, step = np.empty((n, p)), np.empty((n, p))
-    hessian, root, inverse, bent = (
-        np.empty((n, p, p)),
-        np.empty((n, p, p)),
-        np.zeros((n, p, p)),
-        np.zeros(n, dtype=bool),
-    )
+    gradient, step, bent = np.empty((n, p)), np.empty((n, p)), np.zeros(n, dtype=bool)
+    hessian, root, inverse = np.empty((n, p, p)), np.empty((n, p, p)), np.zeros((n, p, p))
     _newton(factor, slope, curvature, varying, pull, own, least, longest, gradient, hessian, root, inverse, step, bent)
     return gradient, hessian, root, inverse, step, bent
 

@@ -328,13 +328,12 @@ def step(compiled: Likelihoods, state: State, tol: float) -> State:
     accelerate, information, careful_until = Anderson(state.points), state.information, state.careful_until
     closely = bool(state.change) and state.change[-1] < tol  # EM seemed to have ended
     subjects = e_step(compiled, group, state.start, scheme, brisk=not closely)
-    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
-    if state.plain is not None and lost(compiled, group, subjects, update, state):
+    if state.plain is not None and lost(compiled, group, subjects, state):
         group, subjects = retreat(compiled, state.plain, state)
         accelerate, information = Anderson(), None
         if group is not state.plain:
             careful_until = iteration + CAREFUL
-        update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
+    update = m_step(compiled, group, subjects, lengthened=iteration >= careful_until)
     refuse_runaway(compiled, group, subjects, update)
 
     change = distance(group, update)
@@ -405,17 +404,14 @@ def move_to_better_modes(compiled: Likelihoods, state: State) -> tuple[State, bo
     return replace(state, start=start, wide_searches=state.wide_searches - 1), True
 
 
-def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, update: Group, state: State) -> bool:
+def lost(compiled: Likelihoods, group: Group, subjects: Posteriors, state: State) -> bool:
     """Whether a step went down what EM climbs; the classic estimator climbs nothing: whether it moves on much further.
 
-    `update` is where the M-step leads: further on than EM's own where that creeps. NaN is lost.
+    NaN is lost.
     """
     done = state.found
     if done.scheme.estimator == "laplace":
-        most = GROWTH * state.change[-1]
-        if distance(group, update) <= most:
-            return False
-        return not distance(group, m_step(compiled, group, subjects, lengthened=False)) <= most
+        return not distance(group, m_step(compiled, group, subjects, lengthened=False)) <= GROWTH * state.change[-1]
     return not group_log_posterior(group, subjects) >= group_log_posterior(done.group, done.subjects) - WORSE
 
 
@@ -424,7 +420,7 @@ def retreat(compiled: Likelihoods, plain: Group, state: State) -> tuple[Group, P
     done = state.found
     group, start = plain, done.subjects.laplace.start
     subjects = e_step(compiled, group, start, done.scheme, brisk=True)
-    if lost(compiled, group, subjects, m_step(compiled, group, subjects, lengthened=False), state):
+    if lost(compiled, group, subjects, state):
         group = m_step(compiled, done.group, done.subjects, lengthened=False)
         subjects = e_step(compiled, group, start, done.scheme, brisk=True)
     return group, subjects
