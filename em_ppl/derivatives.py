@@ -1,4 +1,4 @@
-"""Derivatives of subjects' log-likelihoods, and the steps that they lead to, in machine code.
+"""Derivatives of subjects' log-likelihoods, and the steps that they lead to.
 
 x = location + L z, with L the Cholesky factor of a subject's group. Slopes are taken at x and a little to both sides
 along the columns of L A, with A about a root of the Laplace covariance where the group is standard.
@@ -11,9 +11,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from em_ppl.machine_code import Matrix, NewFlags, NewMatrix, NewTensor, Places, Tensor, in_machine_code
+from em_ppl.machine_code import Matrix, NewMatrix, NewTensor, Places, Tensor, in_machine_code
+from em_ppl.search import shortened
+from em_ppl.small_matrices import cholesky, product, solve, transposed
 
-__all__ = ["differences", "newton", "points_around"]
+__all__ = ["differences", "gradients", "hessians", "newton", "points_around"]
 
 FloatArray = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -76,6 +78,7 @@ def differences(
     return slope, second, third
 
 
+@np.errstate(over="ignore", invalid="ignore")  # whose Hessian is bent has no step
 def newton(
     factor: FloatArray,
     slope: FloatArray,
@@ -112,11 +115,21 @@ def newton(
     bent : ndarray of bool
         Whose Hessian is not positive definite: roots and steps mean nothing.
     """
-    n, p = pull.shape
-    gradient, step, bent = np.empty((n, p)), np.empty((n, p)), np.zeros(n, dtype=bool)
-    hessian, root, inverse = np.empty((n, p, p)), np.empty((n, p, p)), np.zeros((n, p, p))
-    _newton(factor, slope, curvature, varying, pull, own, least, longest, gradient, hessian, root, inverse, step, bent)
-    return gradient, hessian, root, inverse, step, bent
+    gradient, hessian = gradients(factor, slope, varying, pull), hessians(factor, curvature, own)
+    lower, inverse, bent = cholesky(hessian, least)
+    root = transposed(inverse)
+    return gradient, hessian, root, transposed(lower), shortened(-solve(root, gradient), longest), bent
+
+
+def gradients(factor: FloatArray, slope: FloatArray, varying: Index, pull: FloatArray) -> FloatArray:
+    """Gradients of negative log posteriors by z, (subject, parameter); arguments as for `newton`."""
+    return pull - product(transposed(factor), slope[:, varying])
+
+
+def hessians(factor: FloatArray, curvature: FloatArray, own: FloatArray) -> FloatArray:
+    """Hessians of negative log posteriors by z, exactly symmetric, (subject, parameter, parameter)."""
+    of_trials = product(transposed(factor), product(curvature, factor))
+    return own + (of_trials + transposed(of_trials)) / 2
 
 
 @in_machine_code
@@ -181,76 +194,3 @@ def _differences(
                 for a in range(p):
                     second[i, q, a] = 0.0
                     third[i, a, q] = 0.0
-
-
-@in_machine_code
-def _newton(
-    factor: Tensor,
-    slope: Matrix,
-    curvature: Tensor,
-    varying: Places,
-    pull: Matrix,
-    own: Tensor,
-    least: float,
-    longest: float,
-    gradient: NewMatrix,
-    hessian: NewTensor,
-    root: NewTensor,
-    inverse: NewTensor,
-    step: NewMatrix,
-    bent: NewFlags,
-) -> None:
-    n, p = pull.shape
-    for i in range(n):
-        for a in range(p):
-            total = pull[i, a]
-            for b in range(a, p):
-                total -= factor[i, b, a] * slope[i, varying[b]]
-            gradient[i, a] = total
-            for b in range(p):  # for now curvature L lies there
-                total = 0.0
-                for c in range(b, p):
-                    total += curvature[i, a, c] * factor[i, c, b]
-                root[i, a, b] = total
-        for a in range(p):
-            for b in range(a + 1):
-                total = own[i, a, b]
-                for c in range(a, p):
-                    total += factor[i, c, a] * root[i, c, b]
-                hessian[i, a, b] = total
-                hessian[i, b, a] = total
-        for a in range(p):  # Cholesky's factor is the inverse, transposed
-            square = hessian[i, a, a]
-            for b in range(a):
-                total = hessian[i, a, b]
-                for c in range(b):
-                    total -= inverse[i, c, a] * inverse[i, c, b]
-                total *= root[i, b, b]
-                inverse[i, b, a] = total
-                square -= total * total
-            if not square > least:
-                square = 1.0
-                bent[i] = True
-            inverse[i, a, a] = math.sqrt(square)
-            root[i, a, a] = 1 / inverse[i, a, a]
-            for b in range(a):
-                root[i, a, b] = 0.0
-                total = 0.0
-                for c in range(b, a):
-                    total += inverse[i, c, a] * root[i, b, c]
-                root[i, b, a] = -total * root[i, a, a]
-        length = 0.0
-        for a in range(p):  # R' gradient lies there for now
-            total = 0.0
-            for b in range(a + 1):
-                total += root[i, b, a] * gradient[i, b]
-            step[i, a] = total
-        for a in range(p):
-            total = 0.0
-            for b in range(a, p):
-                total -= root[i, a, b] * step[i, b]
-            step[i, a] = total
-            length += total * total
-        if length > longest * longest:
-            for a in range(p):
-                step[i, a] *= longest / math.sqrt(length)

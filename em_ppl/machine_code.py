@@ -25,7 +25,6 @@ __all__ = [
     "NewTensor",
     "Places",
     "Tensor",
-    "Vector",
     "compile_source",
     "in_machine_code",
 ]
@@ -34,7 +33,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what functions of `in_machine_code` may take, besides floats: arrays that are read, in any order in memory
 Places: TypeAlias = NDArray[np.int64]
-Vector: TypeAlias = NDArray[np.float64]
 Matrix: TypeAlias = NDArray[np.float64]
 Tensor: TypeAlias = NDArray[np.float64]
 # and such that are written, in C order
@@ -62,7 +60,7 @@ def in_machine_code(function: Function) -> Function:
             return numba.types.Array(kind, n, "C")
 
         number, kinds = numba.float64, {"float": numba.float64, "Places": array(numba.int64, 1)}
-        kinds |= {kind: array(number, n) for n, kind in enumerate(("Vector", "Matrix", "Tensor"), start=1)}
+        kinds |= {"Matrix": array(number, 2), "Tensor": array(number, 3)}
         kinds |= {"NewFlags": new(numba.bool_, 1), "NewMatrix": new(number, 2), "NewTensor": new(number, 3)}
         types = [kinds[parameter.annotation] for parameter in inspect.signature(function).parameters.values()]
         source = inspect.getsource(function)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_text
-from em_ppl.derivatives import differences, newton, points_around
+from em_ppl.derivatives import differences, gradients, hessians, newton, points_around
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.model import ModelError
 from em_ppl.search import ARMIJO, ROUNDING, SHORTER, Minima, descent, minimise
@@ -310,9 +310,8 @@ def _objective(
     group: Group, z: FloatArray, log_likelihood: FloatArray, slope: FloatArray, who: Index
 ) -> tuple[FloatArray, FloatArray]:
     """Negative log posterior, less a constant, and its gradient, where the group is standard."""
-    along_z = product(transposed(group.factor(who)), slope[:, group.model.varying])
     value = group.model.distribution.potential(z, group.model.joint) - log_likelihood
-    return value, group.pull(z) - along_z
+    return value, gradients(group.factor(who), slope, group.model.varying, group.pull(z))
 
 
 def _tolerance(group: Group, tol: float) -> float:
@@ -351,8 +350,7 @@ def find_modes(
         return _objective(group, z, value, gradient, index)
 
     z = group.standardise(start, who)
-    factor = group.factor(who)
-    hessian = group.curvature(z) + product(transposed(factor), product(curvature, factor))
+    hessian = hessians(group.factor(who), curvature, group.curvature(z))
     return minimise(objective, z, hessian, _tolerance(group, tol), LONGEST_STEP)
 
 

@@ -44,6 +44,8 @@ def product(matrices: FloatArray, others: FloatArray) -> FloatArray:
     """Multiply each matrix by its vector, (row, dimension), or by another matrix, (row, dimension, column)."""
     if others.ndim == 2:
         return product(matrices, others[:, :, None])[:, :, 0]
+    if (len(matrices), matrices.shape[2]) != others.shape[:2]:  # machine code would read beyond them
+        raise ValueError(f"matrices of shape {matrices.shape} cannot be multiplied by others of {others.shape}.")
     products = np.empty((*matrices.shape[:2], others.shape[2]))
     _products(matrices, others, products)
     return products

@@ -37,6 +37,13 @@ def test_product():
     np.testing.assert_allclose(product(matrices[::2], vectors[::2]), product(matrices, vectors)[::2])
 
 
+def test_matrices_that_do_not_fit_are_refused():
+    matrices = np.ones((5, 3, 2))
+    for others in (np.ones((5, 3, 4)), np.ones((4, 2, 4)), np.ones((1, 2)), np.ones((5, 1))):
+        with pytest.raises(ValueError, match=r"of shape \(5, 3, 2\) cannot be multiplied"):
+            product(matrices, others)
+
+
 def test_solve():
     generator = np.random.default_rng(0)
     matrices, vectors = product_with_itself(generator.normal(size=(5, 3, 3))) + np.eye(3), generator.normal(size=(5, 3))
