@@ -515,11 +515,14 @@ def _is_number(value: Any) -> bool:
 
 def _refuse_huge(data: xr.Dataset, variable: xr.DataArray, real: NDArray[np.bool_]) -> None:
     """Raise if a column has numbers whose products no float holds."""
-    huge = np.isfinite(variable.values) & (np.abs(variable.values.astype(float)) > LARGEST) & real
+    values = variable.values
+    if values.size and max(abs(float(values.min())), abs(float(values.max()))) <= LARGEST:  # NaN is not
+        return
+    huge = np.isfinite(values) & (np.abs(values.astype(float)) > LARGEST) & real
     if huge.any():
         at = tuple(np.argwhere(huge)[0])
         raise ValueError(
-            f"column {variable.name!r} is {variable.values[at]:.3g} at {_place(data, variable, at)} "
+            f"column {variable.name!r} is {values[at]:.3g} at {_place(data, variable, at)} "
             f"({int(huge.sum())} in all): computing with numbers beyond {LARGEST:.0e} overflows. If it stands for a "
             "missing value, make it NaN; else take a larger unit."
         )

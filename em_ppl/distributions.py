@@ -72,7 +72,7 @@ class Normal(Distribution):
 
     def potential(self, z: FloatArray, joint: bool) -> FloatArray:
         """See `Distribution`."""
-        return np.asarray(0.5 * (z**2).sum(-1))
+        return np.asarray(0.5 * np.einsum("...i,...i->...", z, z))
 
     def weight(self, z: FloatArray, joint: bool) -> FloatArray:
         """See `Distribution`."""
@@ -80,7 +80,7 @@ class Normal(Distribution):
 
     def curvature(self, z: FloatArray, joint: bool) -> FloatArray:
         """See `Distribution`."""
-        return np.ones_like(z)[..., None] * np.eye(z.shape[-1])
+        return np.broadcast_to(np.eye(z.shape[-1]), (*z.shape, z.shape[-1]))
 
     def log_constant(self, n_parameters: int, joint: bool) -> float:
         """See `Distribution`."""

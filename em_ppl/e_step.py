@@ -18,7 +18,8 @@ from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
 from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
 from em_ppl.group import FloatArray, Group, Index
-from em_ppl.modes import STENCIL, LaplaceApproximation, Start, approximate
+from em_ppl.modes import LaplaceApproximation, Start, approximate
+from em_ppl.places import STENCIL
 from em_ppl.small_matrices import cholesky, product, transposed
 
 THIN = 1e-8  # share of Laplace's covariance that is added to integrated second moments

@@ -36,6 +36,7 @@ from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
 from em_ppl.modes import Start, find_modes, look_around, step_to_modes
 from em_ppl.newton import newton_step, step_by
+from em_ppl.places import stand
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
 from em_ppl.pymc_models import PyMCModel
@@ -483,26 +484,29 @@ def starting_modes(compiled: Likelihoods, group: Group, generator: np.random.Gen
 def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> Start:
     """`starting_modes` of a portion of the subjects."""
     mean, everyone = group.location, np.arange(compiled.shape[0])
-    as_wide_as_group = np.tile(np.eye(mean.shape[1]), (len(mean), 1, 1))
-    here = look_around(compiled, group, np.zeros_like(mean), as_wide_as_group, as_wide_as_group, everyone)
-    curvature = here.second[:, group.model.varying]
+    here = stand(group, np.zeros_like(mean), np.zeros((*mean.shape, mean.shape[1])), everyone)
+    look_around(compiled, group, here, everyone, everyone)
+    at_mean = here.second[:, group.model.varying]
     left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
+    curvature = here.second[:, group.model.varying]
     if len(left):
+        curvature[left] = at_mean[left]
         found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
         here.z[left], here.found[left] = found.point, found.converged
     mode = group.unstandardise(here.z)
-    possible = np.isfinite(compiled.log_likelihood(group.complete(mode)))  # the last steps were not looked at
-    lost = np.flatnonzero(~(here.found & possible))
+    value, slope = compiled.value_and_gradient(group.complete(mode), everyone)  # the last steps were not looked at
+    slope[left] = np.nan  # curvatures are those of elsewhere, by which no step is taken
+    lost = np.flatnonzero(~(here.found & np.isfinite(value)))
     if lost.size:
         own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])
         mode[lost], *_ = search_from(*own, starts=starts)
-        x = group.complete(mode)
+        slope[lost], x = np.nan, group.complete(mode)
         if not np.isfinite(compiled.value_and_gradient(x[lost], lost)[0]).all():
             raise ModelError(
                 f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
                 "log-likelihood: check its data, and the bounds of the likelihood."
             )
-    return Start(mode, curvature)
+    return Start(mode, curvature, slope)
 
 
 def make_scheme(

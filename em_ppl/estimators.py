@@ -18,6 +18,7 @@ from em_ppl.distributions import Distribution, Normal, StudentT
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.kept import kept
 from em_ppl.modes import LaplaceApproximation
+from em_ppl.small_matrices import product, transposed
 
 __all__ = ["Estimator", "ImportanceSampling", "Quadrature"]
 
@@ -77,14 +78,16 @@ class Draws:
         return self.covering.quantile(self._uniform(self.points[self.n_near :]), self.joint)
 
     def _uniform(self, points: FloatArray) -> FloatArray:
-        return np.clip((points + self.shifts[:, None]) % 1.0, 1e-12, 1 - 1e-12)
+        shifted = points + self.shifts[:, None]
+        return np.clip(shifted - np.floor(shifted), 1e-12, 1 - 1e-12)
 
     def place(self, group: Group, laplace: LaplaceApproximation) -> tuple[FloatArray, FloatArray]:
         """See `Grid`."""
         root, centre = _root(group, laplace), laplace.mode - laplace.shift
-        near = self.z @ root.transpose(0, 2, 1) + centre[:, None]
-        x = np.concatenate([near, group.unstandardise(self.z_of_group)], axis=1)
-        z = (x - centre[:, None]) @ np.linalg.inv(root).transpose(0, 2, 1)
+        x, z = product(self.z, transposed(root)) + centre[:, None], self.z
+        if self.z_of_group.shape[1]:
+            x = np.concatenate([x, group.unstandardise(self.z_of_group)], axis=1)
+            z = product(x - centre[:, None], transposed(np.linalg.inv(root)))
         log_density = _log_density(self.proposal, z, joint=False) - _log_determinant(root)[:, None]
         if self.z_of_group.shape[1]:
             of_group = _log_density(self.covering, group.standardise(x), joint=self.joint)

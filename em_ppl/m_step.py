@@ -51,7 +51,8 @@ def moments(group: Group, subjects: Posteriors) -> Moments:
     """Take the expectations."""
     r = (subjects.laplace.mode - group.location)[:, None] + subjects.away
     u = group.weight(subjects.points) * subjects.weights[:, :, None]
-    return Moments(u.sum(1), (u * r).sum(1), product(transposed(u * r), r))
+    weight, first = np.einsum("nkp->np", u), np.einsum("nkp,nkp->np", u, r)
+    return Moments(weight, first, product(transposed(u * r), r))
 
 
 def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthened: bool = True) -> Group:
@@ -73,9 +74,9 @@ def m_step(compiled: Likelihoods, group: Group, subjects: Posteriors, *, lengthe
 def _regression_step(group: Group, expected: Moments) -> FloatArray:
     """How far generalised least squares moves b."""
     design, precision = group.model.design, group.precision[group.model.level]
-    pulled = precision @ design  # (subject, parameter, coefficient)
-    information = np.einsum("nqk,nql->kl", pulled, expected.weight[:, :, None] * design)
-    score = np.einsum("nqk,nq->k", pulled, expected.first)
+    pulled = product(precision, design)  # (subject, parameter, coefficient)
+    information = np.tensordot(pulled, expected.weight[:, :, None] * design, ([0, 1], [0, 1]))
+    score = np.tensordot(expected.first, pulled, 2)
     prior_score, prior_information = coefficient_prior(group)
     return np.asarray(np.linalg.solve(information + np.diag(prior_information), score + prior_score))
 
@@ -176,7 +177,7 @@ def _scoring_steps(
     shares, covariances = _mean_of_each_class(group, by_subject), covariances.copy()
     for level, share in enumerate(shares):
         axes = np.linalg.eigh(share)[1] if group.model.joint else np.eye(len(share))
-        along = np.einsum("ik,nij,jk->nk", axes, by_subject[group.model.level == level], axes)
+        along = np.einsum("nik,ik->nk", np.tensordot(by_subject[group.model.level == level], axes, 1), axes)
         known = np.sqrt((along**2).mean(0))
         slow = (known > NOTHING) & (known < CREEPING)
         if not slow.any():

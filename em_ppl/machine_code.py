@@ -19,12 +19,15 @@ from em_ppl.files import replacing
 from em_ppl.kept import digest, folder
 
 __all__ = [
+    "Indices",
     "Matrix",
     "NewFlags",
     "NewMatrix",
+    "NewTable",
     "NewTensor",
-    "Places",
+    "NewVector",
     "Tensor",
+    "Vector",
     "compile_source",
     "in_machine_code",
 ]
@@ -32,11 +35,14 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what functions of `in_machine_code` may take, besides floats: arrays that are read, in any order in memory
-Places: TypeAlias = NDArray[np.int64]
+Indices: TypeAlias = NDArray[np.int64]
+Vector: TypeAlias = NDArray[np.float64]
 Matrix: TypeAlias = NDArray[np.float64]
 Tensor: TypeAlias = NDArray[np.float64]
 # and such that are written, in C order
 NewFlags: TypeAlias = NDArray[np.bool_]
+NewTable: TypeAlias = NDArray[np.int64]
+NewVector: TypeAlias = NDArray[np.float64]
 NewMatrix: TypeAlias = NDArray[np.float64]
 NewTensor: TypeAlias = NDArray[np.float64]
 
@@ -44,33 +50,43 @@ IMPORTS = "from __future__ import annotations\n\nimport math\n\nimport numpy as 
 
 
 def in_machine_code(function: Function) -> Function:
-    """Compile a function, when it is first called, for what its annotations say; it calls nothing but `math`.
+    """Compile a function, when it is first called, for what its annotations say.
 
-    What it writes is given to it: memory of its own takes numba half as long again.
+    It calls nothing but `math`, and uses no more of its module than numbers. What it writes is given to it: memory of
+    its own takes numba half as long again.
     """
 
     @cache
     def compiled() -> Callable[..., Any]:
-        import numba  # takes a third of a second to load
-
-        def array(kind: Any, n: int) -> Any:
-            return numba.types.Array(kind, n, "A", readonly=True)
-
-        def new(kind: Any, n: int) -> Any:
-            return numba.types.Array(kind, n, "C")
-
-        number, kinds = numba.float64, {"float": numba.float64, "Places": array(numba.int64, 1)}
-        kinds |= {"Matrix": array(number, 2), "Tensor": array(number, 3)}
-        kinds |= {"NewFlags": new(numba.bool_, 1), "NewMatrix": new(number, 2), "NewTensor": new(number, 3)}
-        types = [kinds[parameter.annotation] for parameter in inspect.signature(function).parameters.values()]
-        source = inspect.getsource(function)
-        return compile_source(function.__name__, f"\n\n{source[source.index('def ') :]}", types)
+        types = [_kind(parameter.annotation) for parameter in inspect.signature(function).parameters.values()]
+        return compile_source(function.__name__, _source(function), types)
 
     @wraps(function)
     def call(*arguments: Any) -> None:
         compiled()(*arguments)
 
     return call  # type: ignore[return-value]
+
+
+def _kind(annotation: str) -> Any:
+    """Return numba's type of what an annotation says."""
+    import numba  # takes a third of a second to load
+
+    number: Any = numba.float64
+    read = {"Indices": (numba.int64, 1), "Vector": (number, 1), "Matrix": (number, 2), "Tensor": (number, 3)}
+    written = {"NewFlags": (numba.bool_, 1), "NewTable": (numba.int64, 2)}
+    written |= {f"New{name}": read[name] for name in ("Vector", "Matrix", "Tensor")}
+    if annotation in read:
+        return numba.types.Array(*read[annotation], "A", readonly=True)
+    return numba.types.Array(*written[annotation], "C") if annotation in written else number
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Return the source of a function, and the numbers of its module that it uses."""
+    used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    numbers = "".join(f"{name} = {value!r}\n" for name, value in used.items() if isinstance(value, int | float))
+    source = inspect.getsource(function)
+    return f"{numbers}\n\n{source[source.index('def ') :]}"
 
 
 def compile_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from em_ppl.group import FloatArray, Index
-from em_ppl.small_matrices import cholesky, product, solve, transposed
+from em_ppl.machine_code import Indices, Matrix, NewFlags, NewMatrix, NewTensor, NewVector, Vector, in_machine_code
+from em_ppl.small_matrices import downhill, roots
 
 __all__ = ["Minima", "descent", "minimise"]
 
 Objective = Callable[[FloatArray, Index], tuple[FloatArray, FloatArray]]
 
-MAX_STEPS = 100
+MAX_LOOKS = 300
 ARMIJO = 1e-4  # of what the slope promises a step must bring
 SHORTER = 0.3  # share of a step that is tried when it does not lead down
+SHORTEST = 1e-6  # share at which it is given up
 ROUNDING = 1e-14  # share of a value that it may be wrong by
 CLOSE = 1e-12  # twice the log posterior that is left to gain: a millionth of a posterior SD
 STUCK = 5  # steps in a row that led no lower, each a tenth of the one before
@@ -51,33 +54,29 @@ def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance
     longest_step : float
         Largest Euclidean length of a step.
     """
-    z, hessian = z.copy(), _positive(hessian)
-    active, stuck = np.arange(len(z)), np.zeros(len(z), dtype=int)
-    f, g = _finite(objective(z, active))
-    for _ in range(MAX_STEPS):
-        active = active[np.isfinite(f[active]) & (np.abs(g[active]).max(1) > tolerance) & (stuck[active] < STUCK)]
-        if not len(active):
+    n, z, hessian = len(z), z.copy(), _positive(hessian)
+    value, gradient, step = np.full(n, np.inf), np.zeros(z.shape), np.zeros(z.shape)
+    share, stuck, memory, going = np.ones(n), np.zeros(n), np.empty(z.shape), np.arange(n)
+    for _ in range(MAX_LOOKS):
+        new = z[going] + share[going, None] * step[going]
+        arrived, ended = np.zeros((2, len(going)), dtype=bool)
+        here = z, value, gradient, hessian, share, stuck, memory
+        _judge(going, new, *objective(new, going), tolerance, step, *here, arrived, ended)
+        turns = going[arrived & ~ended]
+        step[turns] = descent(hessian[turns], gradient[turns], longest_step)
+        going = going[~ended]
+        if not len(going):
             break
-        step = descent(hessian[active], g[active], longest_step)
-        new, f_new, g_new, moved = _backtrack(objective, z[active], step, f[active], g[active], active)
-        hessian[active] = _bfgs(hessian[active], new - z[active], g_new - g[active])
-        hessian[active[~moved]] *= 10.0  # no descent along this step: trust the model less
-        stuck[active] = np.where(f_new < f[active], 0, stuck[active] + 1)
-        z[active], f[active], g[active] = new, f_new, g_new
     # where rounding hides the rest of the gradient, a millionth of a posterior SD will do
-    left = (descent(hessian, g, np.inf) * -g).sum(1)
-    return Minima(z, f, g, np.isfinite(f) & ((np.abs(g).max(1) <= tolerance) | (left < CLOSE)))
-
-
-def _finite(values: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
-    f, g = values
-    bad = ~(np.isfinite(f) & np.isfinite(g).all(1))
-    return np.where(bad, np.inf, f), np.where(bad[:, None], 0.0, g)
+    left = (descent(hessian, gradient, np.inf) * -gradient).sum(1)
+    converged = np.isfinite(value) & ((np.abs(gradient).max(1) <= tolerance) | (left < CLOSE))
+    return Minima(z, value, gradient, converged)
 
 
 def _positive(hessian: FloatArray) -> FloatArray:
     """Take the curvature's absolute value: Newton's steps then lead down, and BFGS keeps it so."""
-    hessian, (_, _, bent) = hessian.copy(), cholesky(hessian, FLAT)
+    hessian, bent = hessian.copy(), np.zeros(len(hessian), dtype=bool)
+    roots(np.arange(len(hessian)), hessian, FLAT, np.empty_like(hessian), np.empty_like(hessian), bent)
     if bent.any():
         values, vectors = np.linalg.eigh(hessian[bent])
         hessian[bent] = (vectors * np.maximum(np.abs(values), FLAT)[:, None, :]) @ vectors.transpose(0, 2, 1)
@@ -86,46 +85,77 @@ def _positive(hessian: FloatArray) -> FloatArray:
 
 def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
     """Return Newton's steps, (row, dimension), downhill also where the Hessian curves down, and no longer than that."""
-    _, inverse, bent = cholesky(hessian, FLAT)
-    root = transposed(inverse)
+    everyone, bent = np.arange(len(g)), np.zeros(len(g), dtype=bool)
+    (root, inverse), step = np.empty((2, *hessian.shape)), np.empty(g.shape)
+    roots(everyone, hessian, FLAT, root, inverse, bent)
     if bent.any():
         values, vectors = np.linalg.eigh(hessian[bent])
         root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
-    return shortened(-solve(root, g), longest)
+    downhill(everyone, root, g, longest, step)
+    return step
 
 
-def shortened(step: FloatArray, longest: float) -> FloatArray:
-    """Make steps no longer than that."""
-    length = np.sqrt((step**2).sum(1, keepdims=True))
-    return np.asarray(step * np.minimum(1.0, longest / np.maximum(length, 1e-300)))
+@in_machine_code
+def _judge(
+    going: Indices,
+    new: Matrix,
+    values: Vector,
+    gradients: Matrix,
+    tolerance: float,
+    step: Matrix,
+    z: NewMatrix,
+    value: NewVector,
+    gradient: NewMatrix,
+    hessian: NewTensor,
+    share: NewVector,
+    stuck: NewVector,
+    memory: NewMatrix,
+    arrived: NewFlags,
+    ended: NewFlags,
+) -> None:
+    """Go where it was looked if it is low enough, else try a shorter share of the step.
 
-
-def _backtrack(
-    objective: Objective, z: FloatArray, step: FloatArray, f: FloatArray, g: FloatArray, rows: Index
-) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Shorten steps until each one descends (Armijo); rows that never do stay where they are."""
-    new = z + step
-    f_new, g_new = _finite(objective(new, rows))
-    slope = (step * g).sum(1)
-    rounding = ROUNDING * np.abs(f)
-    fraction = 1.0
-    for _ in range(12):
-        high = np.flatnonzero(f_new > f + ARMIJO * fraction * slope + rounding)
-        if not len(high):
-            break
-        fraction *= SHORTER
-        new[high] = z[high] + fraction * step[high]
-        f_new[high], g_new[high] = _finite(objective(new[high], rows[high]))
-    moved = f_new <= f + rounding
-    keep = moved[:, None]
-    return np.where(keep, new, z), np.where(moved, f_new, f), np.where(keep, g_new, g), moved
-
-
-def _bfgs(hessian: FloatArray, s: FloatArray, y: FloatArray) -> FloatArray:
-    """Update Hessians by the change y of the gradient along s, where that keeps them positive."""
-    sy, hs = (s * y).sum(1), product(hessian, s)
-    shs = (s * hs).sum(1)
-    good = (sy > 1e-10 * np.sqrt((s**2).sum(1) * (y**2).sum(1))) & (shs > 0)
-    sy, shs = np.where(good, sy, 1.0), np.where(good, shs, 1.0)
-    change = y[:, :, None] * (y / sy[:, None])[:, None] - hs[:, :, None] * (hs / shs[:, None])[:, None]
-    return hessian + np.where(good[:, None, None], change, 0.0)
+    With the change y of the gradient along the way s the Hessian is updated, where that keeps it positive (BFGS).
+    `stuck` counts steps in a row that led no lower. Say whose step has ended, and whose search.
+    """
+    p = new.shape[1]
+    for j in range(len(going)):
+        i = going[j]
+        there, slope = values[j], 0.0
+        for a in range(p):
+            slope += step[i, a] * gradient[i, a]
+            there += 0.0 * gradients[j, a]  # NaN, unless all are finite
+        if not math.isfinite(there):
+            there = math.inf
+        rounding = ROUNDING * abs(value[i])
+        if there > value[i] + ARMIJO * share[i] * slope + rounding and share[i] > SHORTEST:
+            share[i] *= SHORTER
+            continue
+        arrived[j] = True
+        share[i] = 1.0
+        stuck[i] = 0.0 if there < value[i] else stuck[i] + 1
+        sy, shs, ss, yy = 0.0, 0.0, 0.0, 0.0
+        for a in range(p):
+            s, y, hs = new[j, a] - z[i, a], gradients[j, a] - gradient[i, a], 0.0
+            for b in range(p):
+                hs += hessian[i, a, b] * (new[j, b] - z[i, b])
+            memory[i, a] = hs
+            sy, shs, ss, yy = sy + s * y, shs + s * hs, ss + s * s, yy + y * y
+        low, steepest = there <= value[i] + rounding, 0.0
+        learns = low and shs > 0.0 and sy > 1e-10 * math.sqrt(ss * yy)
+        for a in range(p):
+            y = gradients[j, a] - gradient[i, a]
+            for b in range(p):
+                if learns:
+                    change = y * (gradients[j, b] - gradient[i, b]) / sy - memory[i, a] * memory[i, b] / shs
+                    hessian[i, a, b] += change
+                elif not low:  # no descent along this step: trust the model less
+                    hessian[i, a, b] *= 10.0
+        for a in range(p):
+            if low:
+                z[i, a] = new[j, a]
+                gradient[i, a] = gradients[j, a] if there < math.inf else 0.0
+            steepest = max(steepest, abs(gradient[i, a]))
+        if low:
+            value[i] = there
+        ended[j] = steepest <= tolerance or stuck[i] >= STUCK or value[i] == math.inf

@@ -10,9 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from em_ppl.machine_code import NewFlags, NewTensor, Tensor, in_machine_code
+from em_ppl.machine_code import Indices, Matrix, NewFlags, NewMatrix, NewTensor, Tensor, in_machine_code
 
-__all__ = ["cholesky", "product", "product_with_itself", "solve", "transposed"]
+__all__ = ["cholesky", "downhill", "product", "product_with_itself", "roots", "transposed"]
 
 FloatArray = NDArray[np.float64]
 
@@ -34,10 +34,10 @@ def cholesky(matrices: FloatArray, least: float = 0.0) -> tuple[FloatArray, Floa
     others : ndarray of bool
         Which matrices are not positive definite: their factors mean nothing.
     """
-    factors, inverses = np.zeros(matrices.shape), np.zeros(matrices.shape)
+    upper, inverses = np.empty(matrices.shape), np.empty(matrices.shape)
     others = np.zeros(len(matrices), dtype=bool)
-    _cholesky(matrices, least, factors, inverses, others)
-    return factors, inverses, others
+    roots(np.arange(len(matrices)), matrices, least, upper, inverses, others)
+    return transposed(inverses), transposed(upper), others
 
 
 def product(matrices: FloatArray, others: FloatArray) -> FloatArray:
@@ -61,35 +61,56 @@ def product_with_itself(roots: FloatArray) -> FloatArray:
     return product(roots, transposed(roots))
 
 
-def solve(roots: FloatArray, vectors: FloatArray) -> FloatArray:
-    """Multiply R R', of which R are roots of the inverse of something, by a vector each."""
-    return product(roots, product(transposed(roots), vectors))
-
-
 @in_machine_code
-def _cholesky(matrices: Tensor, least: float, factors: NewTensor, inverses: NewTensor, others: NewFlags) -> None:
-    n, p = matrices.shape[:2]
-    for i in range(n):
+def roots(
+    rows: Indices, matrices: Tensor, least: float, upper: NewTensor, inverses: NewTensor, others: NewFlags
+) -> None:
+    """Write R, upper triangular, with R R' the inverse of each matrix, and its own inverse: see `cholesky`."""
+    p = matrices.shape[1]
+    for i in rows:
         for a in range(p):
             square = matrices[i, a, a]
             for b in range(a):
                 total = matrices[i, a, b]
                 for c in range(b):
-                    total -= factors[i, a, c] * factors[i, b, c]
-                total *= inverses[i, b, b]
-                factors[i, a, b] = total
+                    total -= inverses[i, c, a] * inverses[i, c, b]
+                total *= upper[i, b, b]
+                inverses[i, b, a] = total
                 square -= total * total
             if not square > least:
                 square = 1.0
                 others[i] = True
             root = math.sqrt(square)
-            factors[i, a, a] = root
-            inverses[i, a, a] = 1 / root
+            inverses[i, a, a] = root
+            upper[i, a, a] = 1 / root
             for b in range(a):
                 total = 0.0
                 for c in range(b, a):
-                    total += factors[i, a, c] * inverses[i, c, b]
-                inverses[i, a, b] = -total / root
+                    total += inverses[i, c, a] * upper[i, b, c]
+                upper[i, b, a] = -total / root
+                upper[i, a, b] = 0.0
+                inverses[i, a, b] = 0.0
+
+
+@in_machine_code
+def downhill(rows: Indices, root: Tensor, gradients: Matrix, longest: float, steps: NewMatrix) -> None:
+    """Write - R R' of each gradient, no longer than that: Newton's steps, if R are roots of Hessians' inverses."""
+    p = steps.shape[1]
+    for i in rows:
+        for a in range(p):
+            steps[i, a] = 0.0
+        for b in range(p):
+            total = 0.0
+            for a in range(p):
+                total -= root[i, a, b] * gradients[i, a]
+            for a in range(p):
+                steps[i, a] += root[i, a, b] * total
+        length = 0.0
+        for a in range(p):
+            length += steps[i, a] * steps[i, a]
+        if length > longest * longest:
+            for a in range(p):
+                steps[i, a] *= longest / math.sqrt(length)
 
 
 @in_machine_code

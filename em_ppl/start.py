@@ -13,7 +13,8 @@ from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_places
 from em_ppl.group import FloatArray, Group
-from em_ppl.modes import STENCIL, Start, find_modes
+from em_ppl.modes import Start, find_modes
+from em_ppl.places import STENCIL
 from em_ppl.search import ARMIJO, SHORTER, Minima, descent
 
 POOLED_SUBJECTS = 64  # enough to say where the group is

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 
 from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
@@ -24,6 +25,7 @@ from em_ppl.estimators import ImportanceSampling, Rule
 from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import complete_scores, prior_score, resolved_share, scores, shared_information
 from em_ppl.modes import LaplaceApproximation, approximate
+from em_ppl.small_matrices import cholesky, product, transposed
 
 STEP = 1e-3  # of about a standard error: the error is of this order, rounding is of 1e-4
 LONGEST_LOG_STEP = 1e-3  # of a log SD, where that is more
@@ -184,7 +186,7 @@ def glance_at(
     away, log_volume = rule.place(group, laplace)
     points = laplace.mode[:, None] + away
     log_weights, shared_slope = weigh(compiled, group, points, log_volume)
-    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
+    weights = scipy.special.softmax(log_weights, axis=1)
     normal = _normal_weights(laplace, away, log_volume)
     by_point = np.einsum("nk,nkc->nc", weights - normal, complete_scores(group, points))
     first = -laplace.shift
@@ -197,10 +199,9 @@ def glance_at(
 
 def _normal_weights(laplace: LaplaceApproximation, away: FloatArray, log_volume: FloatArray) -> FloatArray:
     """Weights of points, 1 in sum, under the Normal approximations instead of the posteriors, (subject, point)."""
-    inverse = np.linalg.inv(np.linalg.cholesky(laplace.covariance))
-    z = (away + laplace.shift[:, None]) @ inverse.transpose(0, 2, 1)
-    log_weights = log_volume - 0.5 * (z**2).sum(-1)
-    return np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=1)[:, None])
+    _, inverse, _ = cholesky(laplace.covariance)
+    z = product(away + laplace.shift[:, None], transposed(inverse))
+    return np.asarray(scipy.special.softmax(log_volume - 0.5 * np.einsum("nki,nki->nk", z, z), axis=1))
 
 
 def distance_to_exact(score: FloatArray, covariance: FloatArray) -> FloatArray:

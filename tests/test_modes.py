@@ -12,11 +12,10 @@ from em_ppl.modes import (
     Start,
     approximate,
     bend_over,
-    differentiate,
     look_around,
-    newton_steps,
     step_to_modes,
 )
+from em_ppl.places import stand
 from em_ppl.small_matrices import product_with_itself
 
 # ---- derivatives
@@ -39,14 +38,16 @@ def test_derivatives_of_a_poisson_likelihood_are_its_closed_forms(poisson):
     x = np.linspace(-1.0, 2.0, 20)[:, None]
     rate = 6 * np.exp(x)
     np.testing.assert_allclose(compiled.log_likelihood_gradient(x), y.sum(1, keepdims=True) - rate, rtol=1e-10)
-    scale = (1 / (rate + 1))[:, :, None]
+    scale, everyone = (1 / (rate + 1))[:, :, None], np.arange(20)
     group = normal_group(20, [0.0], [[1.0]])
-    value, slope, hessian, third = differentiate(compiled, group, x, np.sqrt(scale), 1 / np.sqrt(scale), np.arange(20))
-    np.testing.assert_array_equal(value, compiled.log_likelihood(x))
-    np.testing.assert_array_equal(slope, compiled.log_likelihood_gradient(x))
-    np.testing.assert_allclose(hessian[:, 0], rate, rtol=1e-6)
-    np.testing.assert_allclose(third[:, 0], scale[:, 0] * rate, rtol=1e-3)
-    bend = bend_over(4 * scale, np.sqrt(scale), 1 / np.sqrt(scale), third, np.array([0]))
+    here = stand(group, x.copy(), rate[:, :, None], everyone)  # the points lie as far apart as its posterior is wide
+    look_around(compiled, group, here, everyone, everyone)
+    np.testing.assert_array_equal(here.log_likelihood, compiled.log_likelihood(x))
+    np.testing.assert_array_equal(here.slope, compiled.log_likelihood_gradient(x))
+    np.testing.assert_allclose(here.along, np.sqrt(scale))
+    np.testing.assert_allclose(here.second[:, 0], rate, rtol=1e-6)
+    np.testing.assert_allclose(here.third[:, 0], scale[:, 0] * rate, rtol=1e-3)
+    bend = bend_over(4 * scale, np.sqrt(scale), 1 / np.sqrt(scale), here.third, np.array([0]))
     np.testing.assert_allclose(bend, 4 * scale[:, 0] * rate, rtol=1e-3)
 
 
@@ -122,10 +123,10 @@ def test_curvature_that_is_no_maximums_becomes_the_groups_own_in_that_direction(
     group = normal_group(2, np.zeros(2), np.diag([4.0, 9.0]))
     # in the group's units: curvature 1 + 3 along the first, 1 - 5 along the second parameter
     curvature = np.array([np.diag([3.0 / 4.0, -5.0 / 9.0]), np.diag([3.0 / 4.0, 1.0 / 9.0])])
-    _, root, inverse, _, repaired = newton_steps(group, np.zeros((2, 2)), None, curvature, np.arange(2))
-    assert repaired.tolist() == [True, False]
-    np.testing.assert_allclose(root @ inverse, np.tile(np.eye(2), (2, 1, 1)), atol=1e-12)
-    covariance = product_with_itself(group.factor() @ root)
+    here = stand(group, np.zeros((2, 2)), curvature, np.arange(2))
+    assert here.repaired.tolist() == [True, False]
+    np.testing.assert_allclose(here.root @ here.inverse_root, np.tile(np.eye(2), (2, 1, 1)), atol=1e-12)
+    covariance = product_with_itself(group.factor() @ here.root)
     np.testing.assert_allclose(covariance[0], np.diag([1.0, 9.0]), atol=1e-12)
     np.testing.assert_allclose(covariance[1], np.diag([1.0, 4.5]), atol=1e-12)
 
@@ -172,7 +173,8 @@ def test_newtons_steps_are_shortened_until_they_lead_down(poisson):
     """From far below the mode, where the likelihood is all but straight, the first one leads far beyond it."""
     compiled, y = poisson
     group, everyone = normal_group(20, [1.0], [[4.0]]), np.arange(20)
-    here = look_around(compiled, group, np.full((20, 1), -0.75), *np.ones((2, 20, 1, 1)), everyone)
+    here = stand(group, np.full((20, 1), -0.75), np.zeros((20, 1, 1)), everyone)
+    look_around(compiled, group, here, everyone, everyone)
     start = group.unstandardise(here.z)
     whole = start + (y.sum(1, keepdims=True) - 6 * np.exp(start) - (start - 1) / 4) / (6 * np.exp(start) + 0.25)
     log_posterior = [compiled.log_likelihood(x) - (x[:, 0] - 1) ** 2 / 8 for x in (start, whole)]

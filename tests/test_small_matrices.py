@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from em_ppl.small_matrices import cholesky, product, product_with_itself, solve, transposed
+from em_ppl.small_matrices import cholesky, downhill, product, product_with_itself, transposed
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
@@ -44,8 +44,17 @@ def test_matrices_that_do_not_fit_are_refused():
             product(matrices, others)
 
 
-def test_solve():
-    generator = np.random.default_rng(0)
-    matrices, vectors = product_with_itself(generator.normal(size=(5, 3, 3))) + np.eye(3), generator.normal(size=(5, 3))
-    expected = [np.linalg.solve(matrix, vector) for matrix, vector in zip(matrices, vectors, strict=True)]
-    np.testing.assert_allclose(solve(transposed(cholesky(matrices)[1]), vectors), expected)
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_downhill(n):
+    generator = np.random.default_rng(n)
+    matrices = product_with_itself(generator.normal(size=(5, n, n))) + np.eye(n)
+    root, (gradients, steps) = transposed(cholesky(matrices)[1]), generator.normal(size=(2, 5, n))
+    whole = np.array([-np.linalg.solve(matrix, vector) for matrix, vector in zip(matrices, gradients, strict=True)])
+    lengths, before = np.linalg.norm(whole, axis=1, keepdims=True), steps.copy()
+    longest = float(np.median(lengths))
+    some, others = np.array([0, 2, 4]), np.array([1, 3])
+    downhill(some, root, gradients, longest, steps)
+    np.testing.assert_allclose(steps[some], (whole * np.minimum(1, longest / lengths))[some])
+    np.testing.assert_array_equal(steps[others], before[others])
+    downhill(others, root, gradients, np.inf, steps)
+    np.testing.assert_allclose(steps[others], whole[others])

@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from em_ppl.loops.machine import within
 from em_ppl.loops.vectors import (
     ROUNDING,
     add,
@@ -94,10 +94,8 @@ __all__ = [
     "xor",
 ]
 
-vector = njit(error_model="numpy")
 
-
-@vector
+@within
 def each1(function: Any, m: Any, spare: Any, a: Any) -> Any:
     """Call a function of floats for each of the first m lanes; `spare` has room for a number of each lane."""
     for k in range(m):
@@ -105,7 +103,7 @@ def each1(function: Any, m: Any, spare: Any, a: Any) -> Any:
     return load(spare, ())
 
 
-@vector
+@within
 def each2(function: Any, m: Any, spare: Any, a: Any, b: Any) -> Any:
     """`each1` of a function of two numbers."""
     for k in range(m):
@@ -113,7 +111,7 @@ def each2(function: Any, m: Any, spare: Any, a: Any, b: Any) -> Any:
     return load(spare, ())
 
 
-@vector
+@within
 def each3(function: Any, m: Any, spare: Any, a: Any, b: Any, c: Any) -> Any:
     """`each1` of a function of three numbers."""
     for k in range(m):
@@ -124,43 +122,43 @@ def each3(function: Any, m: Any, spare: Any, a: Any, b: Any, c: Any) -> Any:
 # --- choices --------------------------------------------------------------------------------------------------------
 
 
-@vector
+@within
 def maximum(a: Any, b: Any) -> Any:
     """Return the larger one; NaN, if one is."""
     return choose((b > a) | (b != b), b, a)
 
 
-@vector
+@within
 def minimum(a: Any, b: Any) -> Any:
     """Return the smaller one; NaN, if one is."""
     return choose((b < a) | (b != b), b, a)
 
 
-@vector
+@within
 def clip(x: Any, low: Any, high: Any) -> Any:
     """Keep x between two bounds."""
     return choose(x < low, low, choose(x > high, high, x))
 
 
-@vector
+@within
 def sign(x: Any) -> Any:
     """Return -1, 0 or 1; NaN, if it is."""
     return choose(x > 0.0, 1.0, choose(x < 0.0, -1.0, x))
 
 
-@vector
+@within
 def isnan(x: Any) -> Any:
     """Whether it is NaN."""
     return x != x
 
 
-@vector
+@within
 def isinf(x: Any) -> Any:
     """Whether it is infinite."""
     return fabs(x) == np.inf
 
 
-@vector
+@within
 def float64(x: Any) -> Any:
     """Return 1 where it holds, else 0; or the float that it is."""
     return x * 1.0
@@ -174,7 +172,7 @@ _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12, _E13 = (1 / math.facto
 _SMALLEST, _LOG_LARGEST = float(np.finfo(float).tiny), math.log(np.finfo(float).max)
 
 
-@vector
+@within
 def _parts(x: Any) -> Any:
     """Return k + ROUNDING, k being whole, and exp(r) - 1, for x = k log 2 + r and the smallest r; Taylor's series."""
     rounded = multiply_add(x, _LOG2_E, ROUNDING)
@@ -188,7 +186,7 @@ def _parts(x: Any) -> Any:
     return rounded, multiply_add(r2, multiply_add(r4, multiply_add(r4, high, middle), low), r)
 
 
-@vector
+@within
 def exp(x: Any) -> Any:
     """Exponential."""
     k, less_one = _parts(choose(x < -746.0, -746.0, x))
@@ -197,14 +195,14 @@ def exp(x: Any) -> Any:
     return choose(x <= _LOG_LARGEST, result, x * np.inf)
 
 
-@vector
+@within
 def expm1(x: Any) -> Any:
     """Return exp(x) - 1, precise near 0."""
     k, less_one = _parts(x)
     return choose(k == ROUNDING, less_one, exp(x) - 1.0)
 
 
-@vector
+@within
 def _above_log(f: Any) -> Any:
     """Return f - log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2)."""
     # log(1 + f) = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), of which 2 s = f - s f
@@ -218,7 +216,7 @@ def _above_log(f: Any) -> Any:
     return s * (f - z * multiply_add(z4, multiply_add(z4, high, middle), low))
 
 
-@vector
+@within
 def log(x: Any) -> Any:
     """Logarithm."""
     tiny = x < _SMALLEST
@@ -228,7 +226,7 @@ def log(x: Any) -> Any:
     return choose(x > 0.0, choose(x == np.inf, x, result), choose(x == 0.0, -np.inf, np.nan))
 
 
-@vector
+@within
 def log1p(x: Any) -> Any:
     """Return log(1 + x), precise near 0."""
     u = 1.0 + x
@@ -236,7 +234,7 @@ def log1p(x: Any) -> Any:
     return log(u) - lost
 
 
-@vector
+@within
 def power(x: Any, y: Any) -> Any:
     """Return x ** y."""
     x, y = wide(x), wide(y)
@@ -246,21 +244,21 @@ def power(x: Any, y: Any) -> Any:
     return choose(x < 0.0, of_negative, 1.0) * size
 
 
-@vector
+@within
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent."""
     t = expm1(-2.0 * fabs(x))
     return choose(x < 0.0, 1.0, -1.0) * t / (2.0 + t)
 
 
-@vector
+@within
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
     t = exp(negative(fabs(x)))  # as below: it is computed once for both
     return choose(x < 0.0, t, 1.0) / (1.0 + t)
 
 
-@vector
+@within
 def softplus(x: Any) -> Any:
     """Return log(1 + exp(x))."""
     t = exp(negative(fabs(x)))
@@ -269,7 +267,7 @@ def softplus(x: Any) -> Any:
     return maximum(x, 0.0) + (choose(large, math.log(2), 0.0) + (f - _above_log(f)))
 
 
-@vector
+@within
 def log1mexp(x: Any) -> Any:
     """Return log(1 - exp(x)), x < 0."""
     return choose(x < -math.log(2), log1p(negative(exp(x))), log(negative(expm1(x))))
