@@ -87,7 +87,9 @@ class GroupEstimate:
     @property
     def mean_se(self) -> xr.DataArray:
         """Standard error of the mean, (parameter,); the uncertainty of the covariance is part of it."""
-        return self._by_parameter(self._errors(_mean))
+        slopes = np.zeros((len(self.free_covariance), len(self.varying)))
+        slopes[: len(self.plain.coefficients)] = self.plain.model.design.mean(0).T
+        return self._by_parameter(self._errors_by(slopes))
 
     @property
     def covariance(self) -> xr.DataArray:
@@ -360,13 +362,16 @@ class GroupEstimate:
 
     def _errors(self, quantity: Callable[[Group], FloatArray]) -> FloatArray:
         """Return standard errors of a function of the group, flattened; NaN if it hangs on what is undetermined."""
-        vector, covariance = self.plain.to_vector(), self.free_covariance.values
-        known = np.isfinite(np.diag(covariance))
-        slopes = []
+        vector, slopes = self.plain.to_vector(), []
         for side in np.diag(1e-5 * self.plain.units):
             up, down = (np.ravel(quantity(self.plain.from_vector(vector + s))) for s in (side, -side))
             slopes.append((up - down) / (2 * side.sum()))
-        jacobian = np.array(slopes)
+        return self._errors_by(np.array(slopes))
+
+    def _errors_by(self, jacobian: FloatArray) -> FloatArray:
+        """`_errors` of what has these slopes by the free numbers, (number, quantity)."""
+        covariance = self.free_covariance.values
+        known = np.isfinite(np.diag(covariance))
         part = jacobian[known]
         variance = np.einsum("ak,ab,bk->k", part, covariance[np.ix_(known, known)], part)
         hangs = (np.abs(jacobian[~known]) * self.plain.units[~known, None] > 1e-9).any(0)

@@ -76,15 +76,27 @@ def stand(group: Group, z: FloatArray, curvature: FloatArray, who: Index, slope:
     who : ndarray of int
         Each row's subject.
     slope : ndarray, optional
-        Gradient of each log-likelihood there, (row, declared parameter), if that is known: it is then a step of
-        Newton's from there.
+        Gradient of each log-likelihood there, (row, declared parameter), NaN where it is not known: where it is, a step
+        of Newton's is taken from z.
     """
     (n, p), d = z.shape, len(group.model.unit)
-    along, inverse_along, hessian, root, inverse_root = np.zeros((5, n, p, p))
     here = Place(
-        *(z, np.full(n, -np.inf), np.zeros((n, d)), np.zeros((n, d, p)), np.zeros((n, p, d)), along, inverse_along),
-        *(np.full(n, np.inf), np.zeros((n, p)), hessian, root, inverse_root, np.zeros((n, p)), np.ones(n)),
-        *np.zeros((2, n), dtype=bool),
+        z=z,
+        log_likelihood=np.full(n, -np.inf),
+        slope=np.zeros((n, d)),
+        second=np.zeros((n, d, p)),
+        third=np.zeros((n, p, d)),
+        along=np.zeros((n, p, p)),
+        inverse_along=np.zeros((n, p, p)),
+        objective=np.full(n, np.inf),
+        gradient=np.zeros((n, p)),
+        hessian=np.zeros((n, p, p)),
+        root=np.zeros((n, p, p)),
+        inverse_root=np.zeros((n, p, p)),
+        step=np.zeros((n, p)),
+        share=np.ones(n),
+        repaired=np.zeros(n, dtype=bool),
+        found=np.zeros(n, dtype=bool),
     )
     here.second[:, group.model.varying] = curvature
     if slope is not None:
@@ -174,7 +186,7 @@ def _leads_down(here: Place, going: Index, objective: FloatArray) -> NDArray[np.
     """Whether a step brings as much as its slope promises (Armijo), but for rounding; a first look does."""
     before = here.objective[going]
     promised = here.share[going] * np.einsum("np,np->n", here.step[going], here.gradient[going])
-    return np.asarray(objective <= before + ARMIJO * promised + ROUNDING * np.abs(before))
+    return np.isinf(before) | (objective <= before + ARMIJO * promised + ROUNDING * np.abs(before))
 
 
 def _stand_still(group: Group, here: Place, who: Index, rows: Index) -> None:

@@ -113,6 +113,17 @@ def test_newtons_steps(p):
     assert (here.z[5] - z[5]) @ gradient[5] < 0  # downhill, where it is no hill
 
 
+def test_whose_slope_is_not_known_begins_at_z(group):
+    compiled, z, curvature = Cubic(), np.full((N, 2), 0.1), np.tile(np.eye(2), (N, 1, 1))
+    slope = np.ones((N, 3))
+    slope[3] = np.nan
+    here = stand(group, z.copy(), curvature, EVERYONE, slope)
+    assert (here.z != z).any(1).tolist() == [True, True, True, False, True]
+    look_around(compiled, group, here, EVERYONE, EVERYONE)
+    assert np.isfinite(here.objective).all()
+    np.testing.assert_array_equal(here.z[3], z[3])
+
+
 def test_a_step_that_does_not_lead_down_is_tried_again_shorter(group, here):
     compiled = Cubic()
     look_around(compiled, group, here, EVERYONE, EVERYONE)
