@@ -19,6 +19,7 @@ from em_ppl.search import ARMIJO, SHORTER, Minima, descent
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
+LONGEST_STEP = 1.5  # towards there, in spreads: 3 take a tenth more looks
 EXTRA_STARTS = 4
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
 APART = 0.1  # group SDs between modes that count as two
@@ -67,7 +68,7 @@ def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
         resolved = here.resolved
         spread = np.where(from_data & (resolved > 0), spread / np.sqrt(np.where(resolved > 0, resolved, 1.0)), spread)
         here = look(z)
-    z, here = pooled_mode(look, z, here, pull)
+    z, here = pooled_mode(look, z, here, pull, np.where(from_data, np.inf, LONGEST_STEP))
     h, noise = here.resolved, here.slope.var(0)
     known = from_data & (h > 0) & np.isfinite(noise)
     safe = np.where(known, h, 1.0)
@@ -88,9 +89,12 @@ class Look(NamedTuple):
 
 
 def pooled_mode(
-    look: Callable[[FloatArray], Look], z: FloatArray, here: Look, pull: FloatArray
+    look: Callable[[FloatArray], Look], z: FloatArray, here: Look, pull: FloatArray, longest: FloatArray
 ) -> tuple[FloatArray, Look]:
-    """Take Newton's steps, shortened until they lead down; `pull` is a Normal prior's precision."""
+    """Take Newton's steps, shortened until they lead down; `pull` is a Normal prior's precision.
+
+    No step is longer than `longest` in any parameter: from far off, curvatures that grow promise too much.
+    """
 
     def objective(z: FloatArray, there: Look) -> tuple[float, FloatArray]:
         return float(0.5 * (pull * z**2).sum() - there.value.sum()), pull * z - there.slope.sum(0)
@@ -101,6 +105,7 @@ def pooled_mode(
         if not np.isfinite(f) or np.abs(g).max() < ROUGH * len(here.value):
             break
         [step] = descent((here.information.sum(0) + np.diag(pull))[None], g[None], np.inf)
+        step /= max(1.0, float((np.abs(step) / longest).max()))
         there = look(z + share * step)
         f_there, g_there = objective(z + share * step, there)
         if f_there <= f + ARMIJO * share * (step @ g) and np.isfinite(g_there).all():
