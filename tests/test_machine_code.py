@@ -1,12 +1,15 @@
 """Machine code of functions: made once, and found on disk (see test_kernels for what cannot be read there)."""
 
+from __future__ import annotations
+
 import gc
+import math
 
 import numba
 import numpy as np
 import pytest
 
-from em_ppl.machine_code import compile_source
+from em_ppl.machine_code import Indices, Matrix, NewMatrix, compile_source, in_machine_code
 
 TWICE = """
 
@@ -15,6 +18,28 @@ def twice(x, result):
         result[i] = 2 * x[i]
 """
 TYPES = [numba.float64[::1], numba.float64[::1]]
+
+
+SCALE = 0.5
+COUNT = 2
+
+
+@in_machine_code
+def scaled_roots(rows: Indices, matrix: Matrix, least: float, results: NewMatrix) -> None:
+    """Take numbers from beside the function, and from `math`."""
+    for j in range(len(rows)):
+        for k in range(COUNT):
+            results[j, k] = SCALE * math.sqrt(max(least, matrix[rows[j], k]))
+
+
+def test_a_function_of_python_s_is_compiled_with_the_numbers_of_its_module():
+    matrix, results = np.array([[4.0, 9.0, 0.0], [16.0, -1.0, 0.0]]), np.empty((2, 2))
+    for in_some_order in (matrix, np.asfortranarray(matrix)):
+        scaled_roots(np.array([1, 0]), in_some_order, 1.0, results)
+        np.testing.assert_array_equal(results, [[2.0, 0.5], [1.0, 1.5]])
+        results[:] = np.nan
+    with pytest.raises(TypeError):  # memory is written in C's order only
+        scaled_roots(np.array([1, 0]), matrix, 1.0, results.T)
 
 
 def doubled(function, x):
