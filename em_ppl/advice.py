@@ -103,7 +103,7 @@ def _about_group(fit: Fit) -> Iterator[str]:
     """Name directions of the group in which the trials resolve nothing, and say which reason it has."""
     group, levels, names = fit.group.plain, fit.group.design.levels, fit.group.varying
     start, parameters = group.model.unit[group.model.varying], [fit.parameters[name] for name in names]
-    far = np.array([_is_far(p, x) for p, x in zip(parameters, group.location.mean(0), strict=True)])
+    far = np.array([_is_far(p, x) for p, x in zip(parameters, fit.group.mean.values, strict=True)])
     spreads = np.hypot(start, group.sd.max(0))  # people who differ widely leave their mean less certain, rightly
     errors = fit.group.mean_se.values
     for name, se, unit, spread, is_far in zip(names, errors, start, spreads, far, strict=True):

@@ -516,7 +516,7 @@ def _is_number(value: Any) -> bool:
 def _refuse_huge(data: xr.Dataset, variable: xr.DataArray, real: NDArray[np.bool_]) -> None:
     """Raise if a column has numbers whose products no float holds."""
     values = variable.values
-    if values.size and max(abs(float(values.min())), abs(float(values.max()))) <= LARGEST:  # NaN is not
+    if values.size and max(abs(float(values.min())), abs(float(values.max()))) <= LARGEST:  # which no NaN is
         return
     huge = np.isfinite(values) & (np.abs(values.astype(float)) > LARGEST) & real
     if huge.any():

@@ -23,7 +23,6 @@ __all__ = [
     "Matrix",
     "NewFlags",
     "NewMatrix",
-    "NewTable",
     "NewTensor",
     "NewVector",
     "Tensor",
@@ -41,7 +40,6 @@ Matrix: TypeAlias = NDArray[np.float64]
 Tensor: TypeAlias = NDArray[np.float64]
 # and such that are written, in C order
 NewFlags: TypeAlias = NDArray[np.bool_]
-NewTable: TypeAlias = NDArray[np.int64]
 NewVector: TypeAlias = NDArray[np.float64]
 NewMatrix: TypeAlias = NDArray[np.float64]
 NewTensor: TypeAlias = NDArray[np.float64]
@@ -74,8 +72,7 @@ def _kind(annotation: str) -> Any:
 
     number: Any = numba.float64
     read = {"Indices": (numba.int64, 1), "Vector": (number, 1), "Matrix": (number, 2), "Tensor": (number, 3)}
-    written = {"NewFlags": (numba.bool_, 1), "NewTable": (numba.int64, 2)}
-    written |= {f"New{name}": read[name] for name in ("Vector", "Matrix", "Tensor")}
+    written = {f"New{name}": read[name] for name in ("Vector", "Matrix", "Tensor")} | {"NewFlags": (numba.bool_, 1)}
     if annotation in read:
         return numba.types.Array(*read[annotation], "A", readonly=True)
     return numba.types.Array(*written[annotation], "C") if annotation in written else number

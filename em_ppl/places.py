@@ -19,7 +19,6 @@ from em_ppl.machine_code import (
     Matrix,
     NewFlags,
     NewMatrix,
-    NewTable,
     NewTensor,
     NewVector,
     Tensor,
@@ -126,11 +125,11 @@ def lay(group: Group, here: Place, who: Index, going: Index) -> tuple[FloatArray
         (row, point)
     """
     (n, p), d = (len(going), here.z.shape[1]), here.slope.shape[1]
-    z, points, whose = np.empty((n, p)), np.empty((n, 2 * p + 1, d)), np.empty((n, 2 * p + 1), dtype=np.int64)
+    z, points = np.empty((n, p)), np.empty((n, 2 * p + 1, d))
     model, declared = group.model, group.complete(here.z[0])
     group_of_each = group.location, group.cholesky, model.level, model.varying, declared
-    _lay(going, who, *group_of_each, here.z, here.share, here.step, here.root, z, points, whose)
-    return z, points, whose
+    _lay(going, who, *group_of_each, here.z, here.share, here.step, here.root, z, points)
+    return z, points, np.tile(who[going, None], 2 * p + 1)
 
 
 def look(
@@ -232,14 +231,12 @@ def _lay(
     root: Tensor,
     z: NewMatrix,
     points: NewTensor,
-    whose: NewTable,
 ) -> None:
     p = len(varying)
     for j in range(len(going)):
         i = going[j]
         s = who[i]
         for k in range(2 * p + 1):
-            whose[j, k] = s
             for q in range(len(declared)):
                 points[j, k, q] = declared[q]
         for a in range(p):
@@ -268,7 +265,7 @@ def _differentiate(
     inverse_root: Tensor,
     along: NewTensor,
     inverse_along: NewTensor,
-    gradient: NewMatrix,
+    slope: NewMatrix,
     second: NewTensor,
     third: NewTensor,
 ) -> None:
@@ -282,10 +279,10 @@ def _differentiate(
                 along[i, a, b] = root[i, a, b]
                 inverse_along[i, a, b] = inverse_root[i, a, b]
         for q in range(d):
-            slope = slopes[j, 0, q]
-            gradient[i, q] = slope
+            here = slopes[j, 0, q]
+            slope[i, q] = here
             for a in range(p):
-                bend, total = (2 * slope - slopes[j, 1 + a, q] - slopes[j, 1 + p + a, q]) / STENCIL**2, 0.0
+                bend, total = (2 * here - slopes[j, 1 + a, q] - slopes[j, 1 + p + a, q]) / STENCIL**2, 0.0
                 third[i, a, q] = bend
                 for b in range(p):  # differences are the columns of H L A
                     total += (slopes[j, 1 + p + b, q] - slopes[j, 1 + b, q]) * inverse_along[i, b, a]

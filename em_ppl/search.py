@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from em_ppl.group import FloatArray, Index
 from em_ppl.machine_code import Indices, Matrix, NewFlags, NewMatrix, NewTensor, NewVector, Vector, in_machine_code
-from em_ppl.small_matrices import downhill, roots
+from em_ppl.small_matrices import cholesky, downhill, transposed
 
 __all__ = ["Minima", "descent", "minimise"]
 
@@ -75,8 +75,7 @@ def minimise(objective: Objective, z: FloatArray, hessian: FloatArray, tolerance
 
 def _positive(hessian: FloatArray) -> FloatArray:
     """Take the curvature's absolute value: Newton's steps then lead down, and BFGS keeps it so."""
-    hessian, bent = hessian.copy(), np.zeros(len(hessian), dtype=bool)
-    roots(np.arange(len(hessian)), hessian, FLAT, np.empty_like(hessian), np.empty_like(hessian), bent)
+    hessian, (_, _, bent) = hessian.copy(), cholesky(hessian, FLAT)
     if bent.any():
         values, vectors = np.linalg.eigh(hessian[bent])
         hessian[bent] = (vectors * np.maximum(np.abs(values), FLAT)[:, None, :]) @ vectors.transpose(0, 2, 1)
@@ -85,13 +84,12 @@ def _positive(hessian: FloatArray) -> FloatArray:
 
 def descent(hessian: FloatArray, g: FloatArray, longest: float) -> FloatArray:
     """Return Newton's steps, (row, dimension), downhill also where the Hessian curves down, and no longer than that."""
-    everyone, bent = np.arange(len(g)), np.zeros(len(g), dtype=bool)
-    (root, inverse), step = np.empty((2, *hessian.shape)), np.empty(g.shape)
-    roots(everyone, hessian, FLAT, root, inverse, bent)
+    _, inverse, bent = cholesky(hessian, FLAT)
+    root, step = transposed(inverse), np.empty(g.shape)
     if bent.any():
         values, vectors = np.linalg.eigh(hessian[bent])
         root[bent] = vectors / np.sqrt(np.maximum(np.abs(values), FLAT))[:, None, :]
-    downhill(everyone, root, g, longest, step)
+    downhill(np.arange(len(g)), root, g, longest, step)
     return step
 
 

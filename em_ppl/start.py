@@ -19,7 +19,7 @@ from em_ppl.search import ARMIJO, SHORTER, Minima, descent
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
-LONGEST_STEP = 1.5  # towards there, in spreads: 3 take a tenth more looks
+LONGEST_STEP = 1.5  # of the way there, in spreads
 EXTRA_STARTS = 4
 WIDE_SEARCHES = 3  # how often EM may end, find a better mode for somebody, and go on
 APART = 0.1  # group SDs between modes that count as two
