@@ -26,10 +26,10 @@ from em_ppl.distributions import Normal
 from em_ppl.e_step import Posteriors, Scheme
 from em_ppl.files import replacing
 from em_ppl.functions import lines_of_this_package
-from em_ppl.group import FloatArray, Group, GroupModel
+from em_ppl.group import FloatArray, Group
 from em_ppl.m_step import log_prior
 from em_ppl.modes import LaplaceApproximation, Start
-from em_ppl.start import WIDE_SEARCHES
+from em_ppl.start import WIDE_SEARCHES, MakeModel
 
 __all__ = ["Checkpoint", "State", "Step"]
 
@@ -38,7 +38,6 @@ SAME = 1e-6  # log-likelihood by which the same data and model may differ betwee
 GROUP = [f.name for f in fields(Group) if f.name != "model"]
 
 Arrays = Mapping[str, NDArray[Any]]
-MakeModel = Callable[[FloatArray], GroupModel]
 
 
 @dataclass(frozen=True)

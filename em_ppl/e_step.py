@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Literal
 
 import numpy as np
 
 from em_ppl.blocks import Likelihoods
+from em_ppl.checks import check_choices
 from em_ppl.compat import pareto_smooth
 from em_ppl.compiled import CompiledModel
-from em_ppl.estimators import ImportanceSampling, Quadrature, Rule
+from em_ppl.distributions import Distribution
+from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, Rule, exact_integration
 from em_ppl.group import FloatArray, Group, Index
 from em_ppl.modes import LaplaceApproximation, Start, approximate
 from em_ppl.places import STENCIL
@@ -45,7 +46,7 @@ class Scheme:
         Whether it was near the end of EM that these were found to be hard.
     """
 
-    estimator: Literal["corrected", "laplace", "exact"]
+    estimator: Estimator
     integration: Quadrature | ImportanceSampling
     random_seed: int
     hard: Index = field(default_factory=lambda: np.arange(0))
@@ -72,6 +73,16 @@ class Scheme:
         """Return the same for some of the subjects, in order."""
         hard = np.flatnonzero(np.isin(subjects, self.hard))
         return replace(self, hard=hard, rule=None if self.rule is None else self.rule.take(subjects))
+
+
+def make_scheme(
+    estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int, distribution: Distribution, random_seed: int
+) -> Scheme:
+    """Say how expectations are taken; raises ValueError for an estimator that there is not."""
+    if isinstance(estimator, Quadrature | ImportanceSampling):
+        return Scheme("exact", estimator, random_seed)
+    check_choices(estimator=(estimator, Estimator))
+    return Scheme(estimator, exact_integration(n_varying, distribution), random_seed)
 
 
 @dataclass(frozen=True)

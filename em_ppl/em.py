@@ -7,7 +7,6 @@ integrates, and ends at that of the marginal likelihood itself.
 
 from __future__ import annotations
 
-import numbers
 import os
 import time
 import warnings
@@ -22,26 +21,32 @@ import xarray as xr
 
 from em_ppl.acceleration import GROWTH, Anderson
 from em_ppl.blocks import Blocks, Likelihoods, is_stored
-from em_ppl.checkpoint import Checkpoint, MakeModel, State, Step
-from em_ppl.checks import check_choices, check_counts
-from em_ppl.compiled import CompiledModel, compile_model
+from em_ppl.checkpoint import Checkpoint, State, Step
+from em_ppl.checks import check_choices, check_counts, check_numbers
+from em_ppl.compiled import compile_model
 from em_ppl.cores import at_most
 from em_ppl.data import check_dataset, label_text
-from em_ppl.design import Design, make_design, make_group_model
+from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
-from em_ppl.e_step import Posteriors, Scheme, e_step
-from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature, exact_integration
-from em_ppl.group import COLLAPSED, FloatArray, Group, GroupPrior, Structure
+from em_ppl.e_step import Posteriors, Scheme, e_step, make_scheme
+from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature
+from em_ppl.fit_arguments import (
+    check_distribution,
+    check_executor,
+    check_group_is_the_models,
+    check_kinds,
+    check_prior,
+)
+from em_ppl.group import COLLAPSED, Group, GroupPrior, Structure
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
-from em_ppl.modes import Start, find_modes, look_around, step_to_modes
+from em_ppl.modes import Start
 from em_ppl.newton import newton_step, step_by
-from em_ppl.places import stand
 from em_ppl.progress import Progress
 from em_ppl.pyem import PyEMModel
 from em_ppl.pymc_models import PyMCModel
 from em_ppl.result import Fit
-from em_ppl.start import EXTRA_STARTS, ROUGH, search_from, search_widely, starting_point
+from em_ppl.start import MakeModel, search_widely, starting_group, starting_modes
 from em_ppl.uncertainty import Uncertainty, uncertainty
 
 __all__ = ["ConvergenceWarning", "fit"]
@@ -180,20 +185,20 @@ def fit(
     check_choices(covariance=(covariance, Structure))
     check_numbers(tol, max_iter, random_seed)
     check_counts(cores=1 if cores is None else cores)
-    _check_kinds(model, distribution, prior)
-    _check_executor(executor, model)
+    check_kinds(model, distribution, prior)
+    check_executor(executor, model)
     if isinstance(model, PyEMModel) and isinstance(data, list | tuple | dict):
         data = model.read(data)
     varying = [name for name, parameter in model.parameters.items() if not parameter.shared]
     distribution = distribution or Normal()
     scheme = make_scheme(estimator, len(varying), distribution, random_seed)
-    _check_distribution(distribution, covariance, scheme)
+    check_distribution(distribution, covariance, scheme)
     if isinstance(model, PyMCModel):
-        _check_group_is_the_models(data, covariance, covariates, covariance_by, distribution)
+        check_group_is_the_models(data, covariance, covariates, covariance_by, distribution)
         design, chosen = model.design, prior or model.prior
     else:
         design, chosen = make_design(check_dataset(data), varying, covariates, covariance_by), prior
-    _check_prior(design, prior)
+    check_prior(design, prior)
     started = time.perf_counter()
     about = {
         "model": model.name,
@@ -263,14 +268,6 @@ def starting_state(compiled: Likelihoods, scheme: Scheme, make_model: MakeModel)
         group = replace(group, model=replace(group.model, distribution=Normal()))
         scheme = replace(scheme, estimator="corrected")
     return State(group, start, scheme)
-
-
-def starting_group(compiled: Likelihoods, make_model: MakeModel) -> Group:
-    """Make a wide group around the parameters that suit everyone best, were all subjects the same."""
-    start, unit = starting_point(compiled)
-    model = make_model(unit)
-    covariances = np.tile(np.diag(unit[model.varying] ** 2), (model.n_levels, 1, 1))
-    return Group(model, model.coefficients_near(start), covariances, start[model.shared])
 
 
 def climb(
@@ -470,114 +467,3 @@ def distance(group: Group, other: Group) -> float:
     of_correlations = np.abs(other.correlations - correlations) / np.maximum(1 - correlations**2, NO_FREEDOM)
     of_shared = np.abs(other.shared - group.shared) / model.unit[model.shared]
     return float(max(part.max(initial=0.0) for part in (of_means, of_sds, of_correlations, of_shared)))
-
-
-def starting_modes(compiled: Likelihoods, group: Group, generator: np.random.Generator) -> Start:
-    """Search from the group mean; for whom that finds nothing, from further points of the wide starting group.
-
-    EM looks for better modes of everyone when it is done.
-    """
-    starts = generator.standard_normal((EXTRA_STARTS, group.location.shape[1]))
-    return compiled.map(partial(_first_modes, starts=starts), group)
-
-
-def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> Start:
-    """`starting_modes` of a portion of the subjects."""
-    mean, everyone = group.location, np.arange(compiled.shape[0])
-    here = stand(group, np.zeros_like(mean), np.zeros((*mean.shape, mean.shape[1])), everyone)
-    look_around(compiled, group, here, everyone, everyone)
-    at_mean = here.second[:, group.model.varying]
-    left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
-    curvature = here.second[:, group.model.varying]
-    if len(left):
-        curvature[left] = at_mean[left]
-        found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
-        here.z[left], here.found[left] = found.point, found.converged
-    mode = group.unstandardise(here.z)
-    value, slope = compiled.value_and_gradient(group.complete(mode), everyone)  # the last steps were not looked at
-    slope[left] = np.nan  # curvatures are those of elsewhere, by which no step is taken
-    lost = np.flatnonzero(~(here.found & np.isfinite(value)))
-    if lost.size:
-        own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])
-        mode[lost], *_ = search_from(*own, starts=starts)
-        slope[lost], x = np.nan, group.complete(mode)
-        if not np.isfinite(compiled.value_and_gradient(x[lost], lost)[0]).all():
-            raise ModelError(
-                f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
-                "log-likelihood: check its data, and the bounds of the likelihood."
-            )
-    return Start(mode, curvature, slope)
-
-
-def make_scheme(
-    estimator: Estimator | Quadrature | ImportanceSampling, n_varying: int, distribution: Distribution, random_seed: int
-) -> Scheme:
-    """Say how expectations are taken; raises ValueError for an estimator that there is not."""
-    if isinstance(estimator, Quadrature | ImportanceSampling):
-        return Scheme("exact", estimator, random_seed)
-    check_choices(estimator=(estimator, Estimator))
-    return Scheme(estimator, exact_integration(n_varying, distribution), random_seed)
-
-
-def _check_executor(executor: Executor | None, model: SubjectModel | PyMCModel) -> None:
-    if executor is None:
-        return
-    if not hasattr(executor, "submit"):
-        raise TypeError(
-            f"executor={executor!r} must be a concurrent.futures.Executor: a ProcessPoolExecutor, a Dask client's "
-            "client.get_executor(), an MPIPoolExecutor."
-        )
-    if isinstance(model, PyMCModel):
-        raise ValueError("a model of em.from_pymc is evaluated as a whole: it cannot be split over an executor.")
-
-
-def _check_distribution(distribution: Distribution, covariance: Structure, scheme: Scheme) -> None:
-    if distribution.smooth:
-        return
-    if covariance == "full":
-        raise ValueError(f'{distribution} has independent parameters: use covariance="diagonal", or em.StudentT().')
-    if scheme.estimator != "exact":
-        raise ValueError(f'{distribution} has a kink that no Laplace approximation can follow: use estimator="exact".')
-
-
-def _check_group_is_the_models(data: Any, covariance: str, *others: Any) -> None:
-    """Refuse what a hierarchical model says itself."""
-    if data is not None or covariance != "diagonal" or any(not isinstance(o, Normal | None) for o in others):
-        raise ValueError(
-            "a model of em.from_pymc has its data and its group: of these, em.fit takes a prior only. To change the "
-            "group, change the PyMC model."
-        )
-
-
-def _check_kinds(model: Any, distribution: Distribution | None, prior: GroupPrior | None) -> None:
-    if not isinstance(model, SubjectModel | PyMCModel):
-        raise TypeError(
-            f"{model!r} is no subject model: decorate its likelihood with @em.subject_model(...), or read a "
-            "hierarchical model by em.from_pymc(...)."
-        )
-    if all(parameter.shared for parameter in model.parameters.values()):
-        raise ModelError(f"{model.name}: every parameter is shared, so that subjects do not differ: let one vary.")
-    if distribution is not None and not isinstance(distribution, Distribution):
-        raise TypeError(
-            f"distribution={distribution!r} must be em.Normal(), em.StudentT(df=...), em.Cauchy() or em.Laplace()."
-        )
-    if prior is not None and not isinstance(prior, GroupPrior):
-        raise TypeError(f"prior={prior!r} must be em.GroupPrior(...).")
-
-
-def _check_prior(design: Design, prior: GroupPrior | None) -> None:
-    """Refuse a prior that takes all subjects away: it divides variances by fewer than there are."""
-    fewest = int(np.bincount(design.level()).min())
-    if prior is not None and fewest <= prior.sd_shape - 1:
-        raise ValueError(
-            f"{prior} needs more than {prior.sd_shape - 1:g} subjects for each covariance; here are {fewest}."
-        )
-
-
-def check_numbers(tol: float, max_iter: int, random_seed: int) -> None:
-    """Raise ValueError for what cannot steer an iteration."""
-    if not isinstance(tol, numbers.Real) or not 0 < tol < 1:
-        raise ValueError(f"tol={tol!r} must be a number between 0 and 1.")
-    check_counts(max_iter=max_iter)
-    if not isinstance(random_seed, numbers.Integral) or random_seed < 0:
-        raise ValueError(f"random_seed={random_seed!r} must be a whole number, at least 0.")

@@ -13,14 +13,14 @@ import pandas as pd
 import scipy
 import xarray as xr
 
-from em_ppl.checks import check_counts, check_positive
+from em_ppl.checks import check_counts, check_numbers, check_positive
 from em_ppl.comparison import check_same_responses
 from em_ppl.compiled import CompiledModel, compile_model
 from em_ppl.data import check_dataset
 from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Normal
-from em_ppl.e_step import Posteriors, e_step
-from em_ppl.em import NEAR, ConvergenceWarning, check_numbers, make_scheme, starting_group, starting_modes
+from em_ppl.e_step import Posteriors, e_step, make_scheme
+from em_ppl.em import NEAR, ConvergenceWarning
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature
 from em_ppl.group import FloatArray, Group
 from em_ppl.hbi import (
@@ -37,6 +37,7 @@ from em_ppl.mixture_result import Mixture
 from em_ppl.model import ModelError, SubjectModel, check_subject_model
 from em_ppl.normal_gamma import NormalGamma
 from em_ppl.progress import Progress
+from em_ppl.start import starting_group, starting_modes
 
 __all__ = ["MixturePrior", "fit_classes", "fit_mixture"]
 

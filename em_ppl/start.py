@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from em_ppl.blocks import Likelihoods
 from em_ppl.compiled import CompiledModel
 from em_ppl.data import label_places
-from em_ppl.group import FloatArray, Group
-from em_ppl.modes import Start, find_modes
-from em_ppl.places import STENCIL
+from em_ppl.group import FloatArray, Group, GroupModel
+from em_ppl.model import ModelError
+from em_ppl.modes import Start, find_modes, look_around, step_to_modes
+from em_ppl.places import STENCIL, stand
 from em_ppl.search import ARMIJO, SHORTER, Minima, descent
+
+MakeModel = Callable[[FloatArray], GroupModel]
 
 POOLED_SUBJECTS = 64  # enough to say where the group is
 POOLED_SPREAD = 3.0  # how far from a parameter's starting value the group may begin, in its spreads
@@ -27,6 +30,14 @@ COMPARABLE = 3.0  # log posterior, by which a second mode may be lower: then it 
 ROUNDS_OF_SCALE = 3
 MOST_LOOKS = 30  # at all pooled; where it stands then will do
 ROUGH = 1e-2  # a gradient of this, in group SDs, leaves 1e-4 of the log-posterior open at most
+
+
+def starting_group(compiled: Likelihoods, make_model: MakeModel) -> Group:
+    """Make a wide group around the parameters that suit everyone best, were all subjects the same."""
+    start, unit = starting_point(compiled)
+    model = make_model(unit)
+    covariances = np.tile(np.diag(unit[model.varying] ** 2), (model.n_levels, 1, 1))
+    return Group(model, model.coefficients_near(start), covariances, start[model.shared])
 
 
 def starting_point(compiled: Likelihoods) -> tuple[FloatArray, FloatArray]:
@@ -113,6 +124,43 @@ def pooled_mode(
         else:
             share *= SHORTER
     return z, here
+
+
+def starting_modes(compiled: Likelihoods, group: Group, generator: np.random.Generator) -> Start:
+    """Search from the group mean; for whom that finds nothing, from further points of the wide starting group.
+
+    EM looks for better modes of everyone when it is done.
+    """
+    starts = generator.standard_normal((EXTRA_STARTS, group.location.shape[1]))
+    return compiled.map(partial(_first_modes, starts=starts), group)
+
+
+def _first_modes(compiled: CompiledModel, group: Group, *, starts: FloatArray) -> Start:
+    """`starting_modes` of a portion of the subjects."""
+    mean, everyone = group.location, np.arange(compiled.shape[0])
+    here = stand(group, np.zeros_like(mean), np.zeros((*mean.shape, mean.shape[1])), everyone)
+    look_around(compiled, group, here, everyone, everyone)
+    at_mean = here.second[:, group.model.varying]
+    left = step_to_modes(compiled, group, here, ROUGH, ROUGH) if compiled.many_at_once else everyone
+    curvature = here.second[:, group.model.varying]
+    if len(left):
+        curvature[left] = at_mean[left]
+        found = find_modes(compiled, group, mean[left], curvature[left], who=left, tol=ROUGH)
+        here.z[left], here.found[left] = found.point, found.converged
+    mode = group.unstandardise(here.z)
+    value, slope = compiled.value_and_gradient(group.complete(mode), everyone)  # the last steps were not looked at
+    slope[left] = np.nan  # curvatures are those of elsewhere, by which no step is taken
+    lost = np.flatnonzero(~(here.found & np.isfinite(value)))
+    if lost.size:
+        own = compiled.take(lost), group.take(lost), Start(mode[lost], curvature[lost])
+        mode[lost], *_ = search_from(*own, starts=starts)
+        slope[lost], x = np.nan, group.complete(mode)
+        if not np.isfinite(compiled.value_and_gradient(x[lost], lost)[0]).all():
+            raise ModelError(
+                f"{compiled.model.name}: {compiled.explain(x)}. No starting point gave this subject a finite "
+                "log-likelihood: check its data, and the bounds of the likelihood."
+            )
+    return Start(mode, curvature, slope)
 
 
 def search_widely(

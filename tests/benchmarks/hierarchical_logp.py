@@ -22,7 +22,7 @@ def by_hand(data: xr.Dataset, likelihood: str) -> pm.Model:
     choice, reward = data["choice"].values, data["reward"].values
     coords = {"subject": data["subject"].values, "trial": data["trial"].values, "parameter": ["alpha", "beta"]}
     with pm.Model(coords=coords) as model:
-        mean = pm.Normal("group_mean", 0.0, 1.5, dims="parameter")
+        mean = pm.Normal("group_mean", 0.0, [1.5, 4.5], dims="parameter")
         sd = pm.HalfNormal("group_sd", 1.5, dims="parameter")
         alpha_offset = pm.Normal("alpha_offset", dims="subject")
         beta_offset = pm.Normal("beta_offset", dims="subject")

@@ -53,16 +53,6 @@ def log_likelihood(a, b, choice, reward):  # type: ignore[no-untyped-def]
     return value, ga, gb, haa, hab, hbb
 
 
-@njit(cache=True, nogil=True)
-def everyone(choice, reward, times):  # type: ignore[no-untyped-def]
-    """Evaluate all subjects so many times, near one point; the sum of log-likelihoods."""
-    total = 0.0
-    for k in range(times):
-        for i in range(len(choice)):
-            total += log_likelihood(1e-3 * k, 1.0, choice[i], reward[i])[0]
-    return total
-
-
 @njit(cache=True)
 def find_mode(a, b, choice, reward, mean, variance):  # type: ignore[no-untyped-def]
     """Newton's method from (a, b), damped; the mode, and the Hessian of the negative log posterior there."""

@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +67,29 @@ def fit(n_subjects: int, n_trials: int, store: str, lazily: bool) -> None:
     print(json.dumps(row))
 
 
+def measure(sizes: Sequence[int], n_trials: int, sources: Sequence[str]) -> list[dict[str, Any]]:
+    """Simulate so many people, and fit them, in a process of its own from each source."""
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            store, started = f"{folder}/people.zarr", time.perf_counter()
+            play(n, n_trials, store)
+            print(f"{n} people simulated in {time.perf_counter() - started:.0f} s", flush=True)
+            for source in sources:
+                command = [sys.executable, __file__, "--trials", str(n_trials), "--subjects", str(n)]
+                command += ["--here", store, source]
+                rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return rows
+
+
+def exponent(rows: pd.DataFrame) -> float:
+    """Power of the number of people with which CPU time grows."""
+    first, last = rows.iloc[0], rows.iloc[-1]
+    return float(np.log(last["CPU, s"] / first["CPU, s"]) / np.log(last["people"] / first["people"]))
+
+
 def main() -> None:
+    """Print a line for each fit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--trials", type=int, default=50)
@@ -76,22 +100,12 @@ def main() -> None:
     if given.here:
         fit(given.subjects[0], given.trials, given.here[0], lazily=given.here[1] == "zarr")
         return
-    rows = []
-    for n in given.subjects:
-        with tempfile.TemporaryDirectory() as folder:
-            store, started = f"{folder}/people.zarr", time.perf_counter()
-            play(n, given.trials, store)
-            print(f"{n} people simulated in {time.perf_counter() - started:.0f} s", flush=True)
-            for source in ["zarr"] if given.zarr else ["memory", "zarr"]:
-                command = [sys.executable, __file__, "--trials", str(given.trials), "--subjects", str(n)]
-                command += ["--here", store, source]
-                rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    rows = measure(given.subjects, given.trials, ["zarr"] if given.zarr else ["memory", "zarr"])
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="{:.3g}".format))
     for source, part in table.groupby("from"):
         if len(part) > 1:
-            slope = np.diff(np.log(part["CPU, s"].iloc[[0, -1]])) / np.diff(np.log(part["people"].iloc[[0, -1]]))
-            print(f"from {source}, CPU grows as people^{slope[0]:.2f}")
+            print(f"from {source}, CPU grows as people^{exponent(part):.2f}")
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ import limit
 import numpy as np
 import pandas as pd
 import xarray as xr
-from speed import N_TRIALS, TOL, fastest
+from speed import N_TRIALS, TOL, median_in_turn
 
 import em_ppl as em
 from em_ppl.models.rescorla_wagner import rescorla_wagner
@@ -70,7 +70,7 @@ cat(sum((proc.time() - started)[1:2]), found$par[1:2], errors[1:2, 2])
 """
 
 
-def tmb(data: xr.Dataset, _: argparse.Namespace) -> dict[str, Any] | None:
+def tmb(data: xr.Dataset, _: Path | None) -> dict[str, Any] | None:
     """Maximise Laplace's marginal likelihood in R."""
     if shutil.which("Rscript") is None:
         return None
@@ -84,7 +84,7 @@ def tmb(data: xr.Dataset, _: argparse.Namespace) -> dict[str, Any] | None:
     return {"by": "TMB, Laplace", "s": seconds, "mean": mean}
 
 
-def nutpie(data: xr.Dataset, _: argparse.Namespace) -> dict[str, Any] | None:
+def nutpie(data: xr.Dataset, _: Path | None) -> dict[str, Any] | None:
     """Sample the hierarchical model."""
     if find_spec("nutpie") is None:
         return None
@@ -110,11 +110,11 @@ def objective(
     return min(nll - prior["logpdf"](params), 1e7) if prior is not None else nll
 
 
-def pyem(data: xr.Dataset, given: argparse.Namespace) -> dict[str, Any] | None:
+def pyem(data: xr.Dataset, checkout: Path | None) -> dict[str, Any] | None:
     """Fit with pyEM, its version of 2023, subjects one after the other in this process."""
-    if given.pyem is None:
+    if checkout is None:
         return None
-    sys.path.insert(0, str(given.pyem))
+    sys.path.insert(0, str(checkout))
     from joblib import parallel_config
     from pyEM.fitting import EMfit
 
@@ -126,40 +126,45 @@ def pyem(data: xr.Dataset, given: argparse.Namespace) -> dict[str, Any] | None:
     return {"by": "pyEM", "s": time.process_time() - started, "mean": posterior["mu"]}
 
 
-def ours(data: xr.Dataset, estimator: str) -> dict[str, Any]:
-    """Fit with this package, standard errors included, and by hand with neither."""
-    settings = {"estimator": estimator, "tol": TOL, "progressbar": False, "cores": 1}
-    fit = em.fit(rescorla_wagner, data, **settings)
-    seconds = fastest(partial(em.fit, rescorla_wagner, data, **settings))
-    return {"by": f"em_ppl, {estimator}", "s": seconds, "mean": fit.group.mean.values}
-
-
-def by_hand(data: xr.Dataset, estimator: str) -> dict[str, Any]:
-    """EM written for this model and no other."""
+def this_package(data: xr.Dataset) -> list[dict[str, Any]]:
+    """Fit with this package, standard errors included, and by hand with neither; in turn."""
     arrays = data["choice"].values.astype(np.int64), data["reward"].values.astype(float)
-    fit = partial(limit.fit, *arrays, estimator == "corrected", TOL, 1000)
-    return {"by": f"by hand, {estimator}", "s": fastest(fit), "mean": fit()[0]}
+    works: dict[str, Callable[[], Any]] = {}
+    for estimator in ("laplace", "corrected"):
+        settings = {"estimator": estimator, "tol": TOL, "progressbar": False, "cores": 1}
+        works[f"em_ppl, {estimator}"] = partial(em.fit, rescorla_wagner, data, **settings)
+        works[f"by hand, {estimator}"] = partial(limit.fit, *arrays, estimator == "corrected", TOL, 1000)
+    found = [work() for work in works.values()]
+    means = [fit.group.mean.values if isinstance(fit, em.Fit) else fit[0] for fit in found]
+    seconds = median_in_turn(list(works.values()), time.process_time)
+    return [{"by": by, "s": s, "mean": mean} for by, s, mean in zip(works, seconds, means, strict=True)]
 
 
 OTHERS: dict[str, Callable[..., dict[str, Any] | None]] = {"tmb": tmb, "nutpie": nutpie, "pyem": pyem}
 
 
-def main() -> None:
+def side_by_side(n_subjects: int, names: Sequence[str], checkout: Path | None) -> pd.DataFrame:
     """Fit in all ways; over what this package takes for the same estimator."""
+    warnings.simplefilter("ignore")
+    data = simulated_learners(n_subjects, n_trials=N_TRIALS, random_seed=n_subjects)
+    rows = this_package(data)
+    rows += [row for name in names if (row := OTHERS[name](data, checkout)) is not None]
+    mean = np.array([row.pop("mean") for row in rows])
+    table = pd.DataFrame(rows).assign(**{"mean, alpha": mean[:, 0], "mean, beta": mean[:, 1]})
+    for estimator in ("laplace", "corrected"):
+        table[f"over em_ppl, {estimator}"] = table["s"] / table["s"][table["by"] == f"em_ppl, {estimator}"].item()
+    return table
+
+
+def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, default=100)
     parser.add_argument("--only", nargs="+", choices=OTHERS, default=list(OTHERS))
     parser.add_argument("--pyem", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
-    data = simulated_learners(given.subjects, n_trials=N_TRIALS, random_seed=given.subjects)
-    rows = [how(data, e) for how in (ours, by_hand) for e in ("laplace", "corrected")]
-    rows += [row for name in given.only if (row := OTHERS[name](data, given)) is not None]
-    mean = np.array([row.pop("mean") for row in rows])
-    table = pd.DataFrame(rows).assign(**{"mean, alpha": mean[:, 0], "mean, beta": mean[:, 1]})
-    for estimator in ("laplace", "corrected"):
-        table[f"over em_ppl, {estimator}"] = table["s"] / table["s"][table["by"] == f"em_ppl, {estimator}"].item()
+    table = side_by_side(given.subjects, given.only, given.pyem)
     print(table.to_string(index=False, float_format="{:.4g}".format))
     if given.json:
         given.json.write_text(json.dumps(table.to_dict("records"), indent=1))

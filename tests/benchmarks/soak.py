@@ -39,7 +39,7 @@ def main(fits):
             loaded = em.load(fit.save(path), model=rescorla_wagner)
             assert loaded.subjects.identical(fit.subjects)
             assert np.isfinite(loaded.evidence.log_evidence)
-            if k in (1, 10) or k % (fits // 10) == 0:
+            if k in (1, 10) or k % max(1, fits // 10) == 0:
                 memory, threads, files = now()
                 print(f"{k:5d} fits: {memory:7.1f} MB, {threads} threads, {files} open files; {failed} not converged")
 

@@ -8,8 +8,8 @@ that of EM with the same estimator and tolerance written by hand in numba (limit
 the EM by hand does not do, standard errors and the search for second modes. "evaluations": of log-likelihood and
 gradient, a subject; "their share": of the time.
 
-cores: the same fits, time on one core over time on all; and that of the log-likelihood written by hand, whose threads
-never wait for one another: what the machine gives.
+cores: the same fits, time on one core over time on all; and that of their log-likelihood alone, whose threads never
+wait for one another: what the machine gives.
 
 growth: logistic regression with P parameters; how the time of one E-step with all differences (`approximate`), and that
 of a fit, grow with P, with trials T and with subjects N: exponents, from one end of the range to the other.
@@ -50,6 +50,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import simulated_learners
 
 N_TRIALS, REPEATS, TOL = 200, 15, 1e-5
+LOOKS = 50  # of each subject in a row, by one thread
+SIZES = [  # (P, T, N) of which one grows
+    [(p, 200, 100) for p in (2, 5, 10, 20)],
+    [(3, t, 100) for t in (50, 500, 5000)],
+    [(3, 100, n) for n in (100, 1000, 10000)],
+]
 
 
 def median_in_turn(functions: Sequence[Callable[[], Any]], clock: Callable[[], float]) -> list[float]:
@@ -142,23 +148,28 @@ def spread_out(n_subjects: int) -> dict[str, Any]:
     """Fit on one core and on all, in turn; with what the machine gives code that has no overhead at all."""
     data = simulated_learners(n_subjects, n_trials=N_TRIALS, random_seed=n_subjects)
     fits = [partial(em.fit, rescorla_wagner, data, progressbar=False, cores=cores) for cores in (1, None)]
-    choice, reward = data["choice"].values.astype(np.int64), data["reward"].values.astype(float)
-    limit.everyone(choice, reward, 1)
+    compiled, n_cores = rescorla_wagner.compile(data), cores_in_use()
+    parts = [compiled.take(who) for who in np.array_split(np.arange(n_subjects), n_cores)]
 
-    def evaluate(n_threads: int) -> None:
-        portions = np.array_split(np.arange(n_subjects), n_threads)
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(lambda who: limit.everyone(choice[who], reward[who], 50), portions))
+    def evaluate(part: CompiledModel) -> None:
+        x = np.zeros(part.shape)
+        with at_most(1):
+            for _ in range(LOOKS):
+                part.value_and_gradient(x)
 
-    works = [*fits, partial(evaluate, 1), partial(evaluate, cores_in_use())]
-    one, all_cores, by_hand, by_hand_all = median_in_turn(works, time.perf_counter)
+    def evaluate_all() -> None:
+        with ThreadPoolExecutor(n_cores) as pool:
+            list(pool.map(evaluate, parts))
+
+    works = [*fits, partial(evaluate, compiled), evaluate_all]
+    one, all_cores, alone, alone_on_all = median_in_turn(works, time.perf_counter)
     return {
         "subjects": n_subjects,
-        "cores": cores_in_use(),
+        "cores": n_cores,
         "one, s": one,
         "all, s": all_cores,
         "ratio": one / all_cores,
-        "of by hand": by_hand / by_hand_all,
+        "of the likelihood alone": alone / alone_on_all,
     }
 
 
@@ -249,9 +260,7 @@ def main() -> None:
     if "cores" in given.only:
         tables["cores"] = [spread_out(n) for n in given.subjects]
     if "growth" in given.only:
-        studies = [[(p, 200, 100) for p in (2, 5, 10, 20)], [(3, t, 100) for t in (50, 500, 5000)]]
-        studies.append([(3, 100, n) for n in (100, 1000, 10000)])
-        rows = [[growth(*sizes) for sizes in study] for study in studies]
+        rows = [[growth(*sizes) for sizes in study] for study in SIZES]
         tables["growth"], tables["exponents"] = [row for study in rows for row in study], [exponents(s) for s in rows]
         if given.picture:
             draw(rows, given.picture)
