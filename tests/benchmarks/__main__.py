@@ -3,7 +3,7 @@
     python tests/benchmarks [--only one_core others first_fit cores growth people] [--pyem FOLDER]
         [--prototype FOLDER] [--json FILE]
 
-All of it takes a quarter of an hour. Each line is what one of the other files here measures, and says more about.
+All of it takes 25 minutes. Each line is what one of the other files here measures, and says more about.
 Programs that are not here are left out: see others.py and cold_start.py.
 """
 

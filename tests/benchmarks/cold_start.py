@@ -113,7 +113,7 @@ def main() -> None:
     ways = [None, {"mode": "FAST_RUN"}] if given.by_pytensor else [None]
     rows = [measure(model, kwargs) for model in given.models for kwargs in ways]
     table = pd.DataFrame(rows + ([measure_prototype(given.prototype)] if given.prototype else []))
-    print(table.to_string(index=False, float_format="{:.1f}".format))
+    print(table.to_string(index=False, float_format="{:.1f}".format, na_rep=""))
     print(f"import em_ppl, beyond import pymc: {import_beyond_pymc():.2f} s")
     if given.json:
         given.json.write_text(json.dumps(table.to_dict("records"), indent=1))
