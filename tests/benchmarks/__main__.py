@@ -77,7 +77,7 @@ def cores(_: argparse.Namespace) -> Iterator[Line]:
     for n in (500, 2000, 10_000):
         row = speed.spread_out(n)
         yield Line(f"corrected, {n} people, one core over {row['cores']}", row["ratio"], least=1.7)
-        yield Line("   what its likelihood alone gains, so that nothing waits", row["of the likelihood alone"])
+        yield Line("   what its likelihood alone gains, in which nothing waits", row["of the likelihood alone"])
 
 
 def growth(_: argparse.Namespace) -> Iterator[Line]:
