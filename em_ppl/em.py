@@ -30,13 +30,7 @@ from em_ppl.design import make_design, make_group_model
 from em_ppl.distributions import Distribution, Normal
 from em_ppl.e_step import Posteriors, Scheme, e_step, make_scheme
 from em_ppl.estimators import Estimator, ImportanceSampling, Quadrature
-from em_ppl.fit_arguments import (
-    check_distribution,
-    check_executor,
-    check_group_is_the_models,
-    check_kinds,
-    check_prior,
-)
+from em_ppl.fit_arguments import check_distribution, check_executor, check_group_is_the_models, check_kinds, check_prior
 from em_ppl.group import COLLAPSED, Group, GroupPrior, Structure
 from em_ppl.m_step import group_log_posterior, m_step
 from em_ppl.model import ModelError, SubjectModel
